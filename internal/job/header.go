@@ -1,0 +1,66 @@
+package job
+
+import "strings"
+
+// Header is a job's header as published. NATS keeps the case of keys, so two
+// keys may differ in case only; Get finds a key in any case.
+type Header map[string][]string
+
+// Get returns the first value under key, compared case-insensitively, or "".
+// An exact match wins over others.
+func (h Header) Get(key string) string {
+	if v := h[key]; len(v) > 0 {
+		return v[0]
+	}
+	for k, v := range h {
+		if len(v) > 0 && strings.EqualFold(k, key) {
+			return v[0]
+		}
+	}
+	return ""
+}
+
+// Headers a publisher may set. All are optional and read case-insensitively.
+const (
+	// HeaderMsgID is the broker's dedupe id, taken over as the job's ID.
+	HeaderMsgID = "Nats-Msg-Id"
+	// HeaderDeadline is the instant (RFC 3339) after which the job must not start.
+	HeaderDeadline = "Workerd-Deadline"
+	// HeaderTTL is how long after publication the job may start, as a duration ("90s").
+	HeaderTTL = "Workerd-TTL"
+	// HeaderIdempotencyKey replaces the default idempotency key.
+	HeaderIdempotencyKey = "Workerd-Idempotency-Key"
+)
+
+// Headers workerd sends to a target with each call.
+const (
+	HeaderJobID      = "Workerd-Job-Id"
+	HeaderAttempt    = "Workerd-Attempt"
+	HeaderDelivery   = "Workerd-Delivery"
+	HeaderPool       = "Workerd-Pool"
+	HeaderSubject    = "Workerd-Subject"
+	HeaderEnqueuedAt = "Workerd-Enqueued-At"
+	HeaderTimeoutMS  = "Workerd-Timeout-Ms"
+	// HeaderDisposition is read from a target's response: ack, retry, dead or
+	// drop. It overrides what the status says.
+	HeaderDisposition = "Workerd-Disposition"
+)
+
+// Headers of a dead letter, beside the job's own ones.
+const (
+	HeaderDLQReason     = "Workerd-Dlq-Reason"
+	HeaderDLQError      = "Workerd-Dlq-Error"
+	HeaderDLQSubject    = "Workerd-Dlq-Subject"
+	HeaderDLQStream     = "Workerd-Dlq-Stream"
+	HeaderDLQSequence   = "Workerd-Dlq-Sequence"
+	HeaderDLQAttempts   = "Workerd-Dlq-Attempts"
+	HeaderDLQDeliveries = "Workerd-Dlq-Deliveries"
+	HeaderDLQEnqueued   = "Workerd-Dlq-Enqueued-At"
+	HeaderDLQAt         = "Workerd-Dlq-At"
+	HeaderDLQLastStatus = "Workerd-Dlq-Last-Status"
+	HeaderDLQPool       = "Workerd-Dlq-Pool"
+	HeaderDLQTarget     = "Workerd-Dlq-Target"
+	// HeaderOrigPrefix precedes the job's own Nats-* headers in a dead
+	// letter, where they must not act on the broker.
+	HeaderOrigPrefix = "Workerd-Orig-"
+)

@@ -1,0 +1,139 @@
+package pool
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/workerd/workerd/internal/job"
+)
+
+// Config of one pool.
+type Config struct {
+	// Target the jobs are sent to. Required.
+	Target string `yaml:"target"`
+	// Stream the jobs lie in. Required.
+	Stream string `yaml:"stream"`
+	// Subjects by priority (critical, high, normal, low). Each priority has a
+	// durable consumer of its own, named <pool>-<priority>, so that a low
+	// priority can wait in the stream while a high one runs. Required.
+	Subjects map[string][]string `yaml:"subjects"`
+	// Concurrency is how many jobs of the pool run at once in this process,
+	// 1 to 10000. Default: 16.
+	Concurrency int `yaml:"concurrency"`
+	// Prefetch is how many jobs may be held beyond the running ones. More
+	// hides the network for jobs shorter than a millisecond; each held job
+	// is one that no other replica can take. 0 to 10000. Default: 0.
+	Prefetch int `yaml:"prefetch"`
+	// JobTimeout bounds a job as a whole, calls and waits between them
+	// included. Default: enough for all calls of an attempt, from the
+	// target's timeout and retry.
+	JobTimeout time.Duration `yaml:"job_timeout"`
+	// AckWait is how long NATS waits for a sign of life before it gives the
+	// job to another replica; a running job gives one every third of it. It
+	// bounds how long the jobs of a killed worker wait. 1s to 1h. Default: 30s.
+	AckWait time.Duration `yaml:"ack_wait"`
+	// MaxMessage is the largest payload taken; a larger job is dead-lettered.
+	// Default: 8MiB.
+	MaxMessage int64 `yaml:"max_message" unit:"size"`
+	// MaxPark is how long a job in hand may wait for its target to come back
+	// before it is given back to the stream, uncharged. Default: 30s.
+	MaxPark time.Duration `yaml:"max_park"`
+	// Redelivery says what happens when an attempt failed.
+	Redelivery Redelivery `yaml:"redelivery"`
+	// OnExpired: dead_letter or drop a job whose deadline passed before it
+	// could start. Default: dead_letter.
+	OnExpired string `yaml:"on_expired"`
+}
+
+// Redelivery is the slow tier of retrying: the job goes back to NATS with a
+// delay and any replica takes it. See also retry in targets.
+type Redelivery struct {
+	// MaxAttempts that may fail before the job is dead-lettered. Deliveries
+	// that did not run the job do not count. 1 to 1000. Default: 10.
+	MaxAttempts int `yaml:"max_attempts"`
+	// InitialBackoff before the second attempt. Default: 5s.
+	InitialBackoff time.Duration `yaml:"initial_backoff"`
+	// MaxBackoff between two attempts. Default: 10m.
+	MaxBackoff time.Duration `yaml:"max_backoff"`
+	// Multiplier of the backoff from attempt to attempt, 1 or more. Default: 3.
+	Multiplier float64 `yaml:"multiplier"`
+	// MaxAge of a job, from publication: an older one whose attempt fails is
+	// dead-lettered whatever its attempts. Default: 24h.
+	MaxAge time.Duration `yaml:"max_age"`
+	// MaxDeferrals is how often a job may be given back without having run.
+	// Default: 1000.
+	MaxDeferrals int `yaml:"max_deferrals"`
+	// MaxCrashes is how often a job may panic our own code before it is
+	// dead-lettered as poison. Default: 3.
+	MaxCrashes int `yaml:"max_crashes"`
+}
+
+// WithDefaults fills in what was not said, job_timeout excepted: that needs
+// the target.
+func (c Config) WithDefaults() Config {
+	setDefault(&c.Concurrency, 16)
+	setDefault(&c.AckWait, 30*time.Second)
+	setDefault(&c.MaxMessage, 8<<20)
+	setDefault(&c.MaxPark, 30*time.Second)
+	setDefault(&c.OnExpired, "dead_letter")
+	r := &c.Redelivery
+	setDefault(&r.MaxAttempts, 10)
+	setDefault(&r.InitialBackoff, 5*time.Second)
+	setDefault(&r.MaxBackoff, 10*time.Minute)
+	setDefault(&r.Multiplier, 3)
+	setDefault(&r.MaxAge, 24*time.Hour)
+	setDefault(&r.MaxDeferrals, 1000)
+	setDefault(&r.MaxCrashes, 3)
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports every problem. Subjects themselves are checked by the queue.
+func (c Config) Validate(problem func(field, message string)) {
+	if c.Target == "" {
+		problem("target", "a pool needs a target")
+	}
+	if c.Stream == "" {
+		problem("stream", "a pool needs a stream")
+	}
+	if len(c.Subjects) == 0 {
+		problem("subjects", "a pool needs subjects, for example {normal: [jobs.email.>]}")
+	}
+	for name, subjects := range c.Subjects {
+		if _, err := job.ParsePriority(name); err != nil {
+			problem("subjects."+name, err.Error())
+		}
+		if len(subjects) == 0 {
+			problem("subjects."+name, "a priority needs at least one subject")
+		}
+	}
+	inRange(problem, "concurrency", c.Concurrency, 1, 10000)
+	inRange(problem, "prefetch", c.Prefetch, 0, 10000)
+	inRange(problem, "ack_wait", c.AckWait, time.Second, time.Hour)
+	inRange(problem, "max_message", c.MaxMessage, 1, 64<<20)
+	inRange(problem, "max_park", c.MaxPark, time.Second, time.Hour)
+	inRange(problem, "job_timeout", c.JobTimeout, 0, 24*time.Hour)
+	if c.OnExpired != "dead_letter" && c.OnExpired != "drop" {
+		problem("on_expired", fmt.Sprintf("%q is not allowed, use dead_letter or drop", c.OnExpired))
+	}
+	r := c.Redelivery
+	inRange(problem, "redelivery.max_attempts", r.MaxAttempts, 1, 1000)
+	inRange(problem, "redelivery.initial_backoff", r.InitialBackoff, time.Millisecond, time.Hour)
+	inRange(problem, "redelivery.max_backoff", r.MaxBackoff, r.InitialBackoff, 24*time.Hour)
+	inRange(problem, "redelivery.multiplier", r.Multiplier, 1, 100)
+	inRange(problem, "redelivery.max_age", r.MaxAge, time.Second, 365*24*time.Hour)
+	inRange(problem, "redelivery.max_deferrals", r.MaxDeferrals, 1, 1_000_000)
+	inRange(problem, "redelivery.max_crashes", r.MaxCrashes, 1, 100)
+}
+
+func inRange[T int | int64 | float64 | time.Duration](problem func(field, message string), field string, v, low, high T) {
+	if v < low || v > high {
+		problem(field, fmt.Sprintf("%v is not allowed, use %v to %v", v, low, high))
+	}
+}

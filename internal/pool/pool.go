@@ -1,0 +1,230 @@
+// Package pool runs the jobs of one compartment: it asks for as many as may
+// start, lets them wait for a permit, has them handled, and settles each once.
+//
+// What it guarantees:
+//  1. Every delivery is settled exactly once, or its lease is lost.
+//  2. Never more than the limit of jobs are being handled.
+//  3. Nothing is asked for that could not start: requested and held jobs
+//     together stay within the room of their priority.
+//  4. No job starts after the fetch context has ended.
+//  5. A dead letter is stored before its job is terminated.
+//  6. Everything in hand is kept alive until it is settled.
+//
+// What it leaves to others: how a job is handled (pipeline), how it gets here
+// and how the broker is told (queue), which priorities have room (shed).
+//
+// A job's way through the pool:
+//
+//	Deliver ─► waiting ──permit──► handled ──outcome──► settled ─► Report
+//	             ▲  │                  │ Park: the gate has closed meanwhile
+//	             │  └─ room closed ────┼────────────────► settled (released, deferred)
+//	             └─────────────────────┘
+package pool
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/workerd/workerd/internal/bulkhead"
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/shed"
+)
+
+// Receiver takes what a Source brings. The source's goroutine calls it; it
+// never blocks.
+type Receiver interface {
+	Deliver(d job.Delivery, backlog uint64)
+	Returned(n int)
+}
+
+// Source brings the jobs of one priority, exactly as many as were requested.
+type Source interface {
+	// Run brings jobs until ctx ends; after it has returned no job of this
+	// source is on its way to this process.
+	Run(ctx context.Context, to Receiver)
+	// Request asks for n more. It does not block.
+	Request(n int)
+	// AckWait is the lease of a delivery.
+	AckWait() time.Duration
+}
+
+// Handler runs one job and says what became of it. It settles nothing.
+type Handler interface {
+	// Handle never panics. The context ends with a cause when the job has to
+	// be given up; draining is closed when no new call must be started.
+	Handle(ctx context.Context, j *job.Job, before job.Record, draining <-chan struct{}) job.Outcome
+}
+
+// DeadLetters keeps jobs that will not be tried again.
+type DeadLetters interface {
+	// Put returns once the dead letter is safely stored, exactly once however
+	// often it is called for the same job.
+	Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record) error
+}
+
+// Hold is one gate's answer to the question how many jobs may start now.
+type Hold struct {
+	// Credit is the number of further jobs that may start; Unlimited if this
+	// gate holds nothing back.
+	Credit int
+	// Reason for a Credit of 0, from the closed set of HoldReasons.
+	Reason string
+	// Until is when to ask again. Zero: when Changed says so.
+	Until time.Time
+}
+
+// Unlimited is the credit of an open gate.
+const Unlimited = math.MaxInt
+
+// HoldReasons are all reasons for which a pool may be held.
+func HoldReasons() []string { return []string{"breaker", "draining"} }
+
+// Gate holds jobs back while they could not succeed.
+type Gate interface {
+	Credit(now time.Time) Hold
+	// Changed is closed at the next change of the answer.
+	Changed() <-chan struct{}
+}
+
+// Report is what became of one delivery. One is made for each.
+type Report struct {
+	Pool    string
+	Job     *job.Job
+	Outcome job.Outcome
+	// Age of the job when it first started, from publication; 0 if it never did.
+	Age time.Duration
+	// Waited in hand for a permit; Took in the handler.
+	Waited, Took time.Duration
+	// SettleErr is set if the broker could not be told.
+	SettleErr error
+}
+
+// Deps are a pool's collaborators. All are required.
+type Deps struct {
+	// Sources by priority; nil for a priority the pool does not use.
+	Sources     [job.Priorities]Source
+	Handler     Handler
+	DeadLetters DeadLetters
+	Gate        Gate
+	Shares      shed.Shares
+	// Report is called once per delivery, from the job's goroutine. It must
+	// not block.
+	Report func(Report)
+}
+
+// Pool is one compartment. Make it with New, run it once with Run.
+type Pool struct {
+	name     string
+	cfg      Config
+	deps     Deps
+	bulkhead *bulkhead.Bulkhead
+	ledger   *ledger
+	work     context.Context // of the jobs; set by Run before any delivery
+	draining chan struct{}   // closed when the fetch context ends
+	jobs     sync.WaitGroup
+
+	mu        sync.Mutex // guards all below
+	held      map[*held]struct{}
+	count     [job.Priorities]int // held, by the priority of the source
+	requested [job.Priorities]int
+	backlog   [job.Priorities]uint64
+	limit     int // the bulkhead's limit as last set
+	hold      Hold
+	heldSince time.Time
+	stopping  bool
+	room      context.Context // of the waiting; replaced when it was closed
+	closeRoom context.CancelCauseFunc
+	last      time.Time // last settlement
+}
+
+// New returns a pool. The configuration must be valid and complete.
+func New(name string, cfg Config, deps Deps) *Pool {
+	p := &Pool{
+		name: name, cfg: cfg, deps: deps,
+		bulkhead: bulkhead.New(cfg.Concurrency),
+		ledger:   newLedger(),
+		draining: make(chan struct{}),
+		held:     make(map[*held]struct{}),
+		limit:    cfg.Concurrency,
+	}
+	p.openRoom()
+	return p
+}
+
+// Run works until fetch ends and everything in hand is settled. Jobs that run
+// then may finish until work ends, whose cause they are interrupted with.
+// Run is called once.
+func (p *Pool) Run(fetch, work context.Context) {
+	p.work = work
+	keep, stopKeeping := context.WithCancel(context.WithoutCancel(work))
+	var background sync.WaitGroup
+	background.Go(func() { p.keepAlive(keep) })
+	background.Go(func() { p.watchGate(fetch) })
+	var sources sync.WaitGroup
+	for priority, s := range p.deps.Sources {
+		if s != nil {
+			sources.Go(func() { s.Run(fetch, intake{p, job.Priority(priority)}) })
+		}
+	}
+	<-fetch.Done()
+	p.beginStop()
+	sources.Wait()
+	// Only now: what is handed back earlier would come straight back to us.
+	p.closeRoomWith(errReleased)
+	p.jobs.Wait()
+	stopKeeping()
+	background.Wait()
+}
+
+// beginStop makes sure that no job starts from here on.
+func (p *Pool) beginStop() {
+	p.mu.Lock()
+	p.stopping = true
+	close(p.draining)
+	p.setHold(Hold{Reason: "draining"}, time.Now())
+	p.setLimit(0)
+	p.mu.Unlock()
+}
+
+// Stats is the state of a pool at one instant.
+type Stats struct {
+	Concurrency int
+	// Limit of jobs running now, below Concurrency while a gate holds.
+	Limit    int
+	InFlight int
+	Waiting  int
+	// Requested jobs were asked for and have not come.
+	Requested int
+	Held      [job.Priorities]int
+	Hold      Hold
+	HeldSince time.Time
+	// OldestHeld is when the oldest job in hand was received. Zero: none.
+	OldestHeld time.Time
+	// LastSettled is when a job was settled last. Zero: never.
+	LastSettled time.Time
+}
+
+// Stats may be called from any goroutine at any time.
+func (p *Pool) Stats() Stats {
+	b := p.bulkhead.Stats()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{
+		Concurrency: p.cfg.Concurrency, Limit: b.Limit, InFlight: b.InFlight,
+		Held: p.count, Hold: p.hold, HeldSince: p.heldSince, LastSettled: p.last,
+	}
+	for _, n := range b.Waiting {
+		s.Waiting += n
+	}
+	for _, n := range p.requested {
+		s.Requested += n
+	}
+	for h := range p.held {
+		if s.OldestHeld.IsZero() || h.received.Before(s.OldestHeld) {
+			s.OldestHeld = h.received
+		}
+	}
+	return s
+}

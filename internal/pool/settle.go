@@ -1,0 +1,62 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/workerd/workerd/internal/job"
+)
+
+// deadLetterPatience is how long one attempt to store a dead letter may take.
+const deadLetterPatience = 10 * time.Second
+
+// deadLetterAgain is when a job comes again whose dead letter could not be stored.
+const deadLetterAgain = 30 * time.Second
+
+// settle carries an outcome out: the dead letter first, then the broker. It
+// returns the outcome as it really was.
+func (p *Pool) settle(h *held, out job.Outcome, record job.Record) (job.Outcome, error) {
+	if out.Action == job.DeadLetter {
+		out = p.bury(h, out, record)
+	}
+	p.ledger.note(h.Job(), out, record)
+	verb, after := verbOf(out)
+	err := h.Settle(verb, after)
+	if errors.Is(err, job.ErrLeaseLost) && out.Reason == job.LeaseLost {
+		err = nil
+	}
+	return out, err
+}
+
+// bury stores the dead letter. If that fails the job goes back to the stream.
+func (p *Pool) bury(h *held, out job.Outcome, record job.Record) job.Outcome {
+	if time.Now().After(h.LeaseUntil()) { // somebody else may be running the job
+		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Tries: out.Tries, Last: out.Last, Err: job.ErrLeaseLost}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), deadLetterPatience)
+	defer cancel()
+	if err := p.deps.DeadLetters.Put(ctx, h.Job(), out, record); err != nil {
+		return job.Outcome{
+			Action: job.Defer, Reason: job.NoDLQ, After: deadLetterAgain, Tries: out.Tries, Last: out.Last,
+			Err: fmt.Errorf("dead letter could not be stored: %w", err),
+		}
+	}
+	return out
+}
+
+func verbOf(out job.Outcome) (job.Verb, time.Duration) {
+	switch out.Action {
+	case job.Done, job.Drop:
+		return job.Ack, 0
+	case job.DeadLetter:
+		return job.Term, 0
+	case job.Retry, job.Defer:
+		return job.Nak, out.After
+	case job.Release:
+		return job.Nak, 0
+	case job.Park:
+	}
+	panic("pool: a parked job cannot be settled")
+}

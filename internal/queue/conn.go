@@ -1,0 +1,216 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Timing of the connection. nats.go's own defaults give up after 60 attempts
+// and notice a dead peer after six minutes.
+const (
+	dialTimeout      = 5 * time.Second
+	pingInterval     = 5 * time.Second
+	pingsOutstanding = 2
+	reconnectMin     = 100 * time.Millisecond
+	reconnectMax     = 5 * time.Second
+	apiTimeout       = 5 * time.Second
+)
+
+// Conn is a connection to NATS that never gives up: it reconnects for ever,
+// through authentication errors too, and reads credentials again each time.
+// All methods may be called from any goroutine.
+type Conn struct {
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	log     *slog.Logger
+	settler *settler
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at every change of the connection
+	denied  string        // last permission violation the server told us of
+}
+
+// Dial starts connecting and returns at once; whether it has succeeded is told
+// by Connected. Errors are those of the configuration: unreadable files,
+// malformed addresses.
+func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
+	c := &Conn{log: log, changed: make(chan struct{})}
+	opts, err := c.options(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	if c.nc, err = nats.Connect(cfg.URL, opts...); err != nil {
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	var jsOpts []jetstream.JetStreamOpt
+	jsOpts = append(jsOpts, jetstream.WithDefaultTimeout(apiTimeout))
+	if cfg.JetstreamDomain != "" {
+		c.js, err = jetstream.NewWithDomain(c.nc, cfg.JetstreamDomain, jsOpts...)
+	} else {
+		c.js, err = jetstream.New(c.nc, jsOpts...)
+	}
+	if err == nil {
+		c.settler, err = newSettler(c)
+	}
+	if err != nil {
+		c.nc.Close()
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Conn) options(cfg Config) ([]nats.Option, error) {
+	host, _ := os.Hostname()
+	opts := []nats.Option{
+		nats.Name(cfg.Name + "@" + host),
+		nats.Timeout(dialTimeout),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(),
+		nats.CustomReconnectDelay(reconnectDelay),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(pingsOutstanding),
+		nats.CustomInboxPrefix(cfg.InboxPrefix),
+		nats.PermissionErrOnSubscribe(true),
+		nats.ConnectHandler(func(nc *nats.Conn) { c.event(slog.LevelInfo, "connected to NATS", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { c.event(slog.LevelInfo, "reconnected to NATS", "url", nc.ConnectedUrlRedacted()) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				c.event(slog.LevelWarn, "lost the connection to NATS, reconnecting", "err", err)
+			} else {
+				c.event(slog.LevelDebug, "disconnected from NATS")
+			}
+		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.event(slog.LevelWarn, "cannot reach NATS, trying again", "err", err) }),
+		nats.ClosedHandler(func(*nats.Conn) { c.event(slog.LevelDebug, "connection to NATS closed") }),
+		nats.ErrorHandler(c.asyncError),
+	}
+	return appendAuth(opts, cfg)
+}
+
+func appendAuth(opts []nats.Option, cfg Config) ([]nats.Option, error) {
+	if cfg.Creds != "" {
+		if _, err := os.Stat(cfg.Creds); err != nil {
+			return nil, fmt.Errorf("creds: %w", err)
+		}
+		opts = append(opts, nats.UserCredentials(cfg.Creds))
+	}
+	if cfg.NKey != "" {
+		nkey, err := nats.NkeyOptionFromSeed(cfg.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("nkey %s: %w", cfg.NKey, err)
+		}
+		opts = append(opts, nkey)
+	}
+	if cfg.User != "" {
+		opts = append(opts, nats.UserInfo(cfg.User, cfg.Password.Reveal()))
+	}
+	if cfg.Token != "" {
+		opts = append(opts, nats.Token(cfg.Token.Reveal()))
+	}
+	if cfg.CA != "" {
+		opts = append(opts, nats.RootCAs(cfg.CA))
+	}
+	if cfg.Cert != "" {
+		opts = append(opts, nats.ClientCert(cfg.Cert, cfg.Key))
+	}
+	if cfg.TLSFirst {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
+	return opts, nil
+}
+
+// reconnectDelay doubles from reconnectMin to reconnectMax, jittered downwards
+// so that a fleet does not come back in step.
+func reconnectDelay(attempts int) time.Duration {
+	d := reconnectMin << min(attempts, 6)
+	d = min(d, reconnectMax)
+	return d - time.Duration(rand.Float64()*0.5*float64(d))
+}
+
+// event logs a change of the connection and wakes whoever waits for one.
+func (c *Conn) event(level slog.Level, msg string, attrs ...any) {
+	c.mu.Lock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+	c.mu.Unlock()
+	c.log.Log(context.Background(), level, msg, attrs...)
+}
+
+func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	subject := ""
+	if sub != nil {
+		subject = sub.Subject
+	}
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		c.mu.Lock()
+		c.denied = err.Error()
+		c.mu.Unlock()
+	}
+	c.log.Warn("NATS reports an error", "err", err, "subject", subject)
+}
+
+// Changed returns a channel that is closed at the next change of the connection.
+func (c *Conn) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// explain adds to an error what the server said about permissions: a call that
+// is not permitted is never answered and looks like a time-out otherwise.
+func (c *Conn) explain(err error) error {
+	if err == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.denied == "" {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, c.denied)
+}
+
+// Connected tells whether the server can be reached right now.
+func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+
+// ConnStats is what the connection has done so far.
+type ConnStats struct {
+	Connected  bool
+	URL        string // without credentials; empty while disconnected
+	Reconnects uint64
+	Unsettled  int    // settlements the server has not confirmed yet
+	Resent     uint64 // settlements sent again for want of a confirmation
+	Abandoned  uint64 // settlements given up
+}
+
+// Stats returns a copy of the counters.
+func (c *Conn) Stats() ConnStats {
+	s := ConnStats{Connected: c.nc.IsConnected(), Reconnects: c.nc.Stats().Reconnects}
+	if s.Connected {
+		s.URL = c.nc.ConnectedUrlRedacted()
+	}
+	s.Unsettled, s.Resent, s.Abandoned = c.settler.stats()
+	return s
+}
+
+// JetStream gives packages that publish (dead letters, results) their API.
+func (c *Conn) JetStream() jetstream.JetStream { return c.js }
+
+// Flush waits until the broker has confirmed every settlement, or ctx ends.
+func (c *Conn) Flush(ctx context.Context) error { return c.settler.flush(ctx) }
+
+// Close ends the connection. Whatever is not confirmed by then may be repeated.
+func (c *Conn) Close() {
+	c.settler.close()
+	c.nc.Close()
+}

@@ -1,0 +1,186 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// apiSubject returns the subject of a JetStream API call, with the domain's
+// prefix if there is one.
+func (c *Conn) apiSubject(call string) string {
+	return c.js.Options().APIPrefix + call
+}
+
+// EnsureStream creates a stream if it is absent. One that exists is left as it
+// is; the differences that matter to a worker are returned as warnings.
+func (c *Conn) EnsureStream(ctx context.Context, name string, cfg StreamConfig) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	s, err := c.js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = c.js.CreateStream(ctx, streamConfig(name, cfg))
+		if err == nil {
+			c.log.Info("created the stream", "stream", name, "subjects", cfg.Subjects)
+			return nil, nil
+		}
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // lost a race with another replica
+			s, err = c.js.Stream(ctx, name)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, c.explain(err))
+	}
+	return streamDrift(s.CachedInfo().Config, streamConfig(name, cfg)), nil
+}
+
+func streamConfig(name string, cfg StreamConfig) jetstream.StreamConfig {
+	retention := map[string]jetstream.RetentionPolicy{
+		"workqueue": jetstream.WorkQueuePolicy, "limits": jetstream.LimitsPolicy, "interest": jetstream.InterestPolicy,
+	}[cfg.Retention]
+	storage := jetstream.FileStorage
+	if cfg.Storage == "memory" {
+		storage = jetstream.MemoryStorage
+	}
+	maxBytes := cfg.MaxBytes
+	if maxBytes == 0 {
+		maxBytes = -1
+	}
+	return jetstream.StreamConfig{
+		Name: name, Subjects: cfg.Subjects, Retention: retention, Storage: storage,
+		Replicas: cfg.Replicas, MaxAge: cfg.MaxAge, MaxBytes: maxBytes, Duplicates: cfg.DuplicateWindow,
+		// A full stream refuses new jobs; discarding old ones would drop running ones.
+		Discard: jetstream.DiscardNew, Description: "created by workerd",
+	}
+}
+
+// streamDrift tells how a stream differs from what the configuration says.
+func streamDrift(is, want jetstream.StreamConfig) []string {
+	var drift []string
+	note := func(what string, is, want any) {
+		if fmt.Sprint(is) != fmt.Sprint(want) {
+			drift = append(drift, fmt.Sprintf("%s is %v, the configuration says %v", what, is, want))
+		}
+	}
+	note("subjects", is.Subjects, want.Subjects)
+	note("retention", is.Retention, want.Retention)
+	note("storage", is.Storage, want.Storage)
+	note("replicas", is.Replicas, want.Replicas)
+	note("max_age", is.MaxAge, want.MaxAge)
+	note("max_bytes", is.MaxBytes, want.MaxBytes)
+	return drift
+}
+
+// ensureConsumer binds to the durable consumer, creating it (and its stream,
+// if that is ours to create) when it is absent. It never changes one that
+// exists: its ack_wait becomes ours, other differences are warned of.
+func (p *puller) ensureConsumer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	c, err := p.conn.js.Consumer(ctx, p.cfg.Stream, p.cfg.Consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		if p.cfg.Create == nil {
+			return fmt.Errorf("stream %s does not exist: create it, or describe it under streams", p.cfg.Stream)
+		}
+		if _, err := p.conn.EnsureStream(ctx, p.cfg.Stream, *p.cfg.Create); err != nil {
+			return err
+		}
+		return p.createConsumer(ctx)
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		return p.createConsumer(ctx)
+	case err != nil:
+		return fmt.Errorf("consumer %s of stream %s: %w", p.cfg.Consumer, p.cfg.Stream, err)
+	}
+	return p.adopt(c.CachedInfo().Config)
+}
+
+func (p *puller) createConsumer(ctx context.Context) error {
+	c, err := p.conn.js.CreateConsumer(ctx, p.cfg.Stream, consumerConfig(p.cfg))
+	if errors.Is(err, jetstream.ErrConsumerExists) { // lost a race with another replica
+		if c, err = p.conn.js.Consumer(ctx, p.cfg.Stream, p.cfg.Consumer); err == nil {
+			return p.adopt(c.CachedInfo().Config)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("create consumer %s of stream %s: %w", p.cfg.Consumer, p.cfg.Stream, err)
+	}
+	return p.adopt(c.CachedInfo().Config)
+}
+
+// consumerConfig is what a consumer of ours looks like. The server counts no
+// attempts (max_deliver) and times no retries (backoff): it would lose or
+// delay jobs, so workerd does both.
+func consumerConfig(cfg SourceConfig) jetstream.ConsumerConfig {
+	c := jetstream.ConsumerConfig{
+		Durable:       cfg.Consumer,
+		Description:   "managed by workerd",
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       cfg.AckWait,
+		MaxDeliver:    -1,
+		MaxAckPending: -1,
+		ReplayPolicy:  jetstream.ReplayInstantPolicy,
+		Metadata:      map[string]string{"workerd.priority": cfg.Priority.String()},
+	}
+	if len(cfg.Subjects) == 1 {
+		c.FilterSubject = cfg.Subjects[0]
+	} else {
+		c.FilterSubjects = cfg.Subjects
+	}
+	return c
+}
+
+// adopt checks a consumer that exists and takes over its ack_wait.
+func (p *puller) adopt(is jetstream.ConsumerConfig) error {
+	switch {
+	case is.AckPolicy != jetstream.AckExplicitPolicy:
+		return fmt.Errorf("consumer %s has ack policy %v: workerd needs explicit", p.cfg.Consumer, is.AckPolicy)
+	case is.DeliverSubject != "":
+		return fmt.Errorf("consumer %s is a push consumer: workerd needs a pull consumer", p.cfg.Consumer)
+	}
+	warn := func(what string, is, want any) {
+		p.conn.log.Warn("consumer differs from the configuration; it is left as it is",
+			"consumer", p.cfg.Consumer, "setting", what, "is", is, "configured", want)
+	}
+	if is.AckWait != p.AckWait() {
+		warn("ack_wait", is.AckWait, p.cfg.AckWait)
+		p.ackWait.Store(int64(is.AckWait))
+	}
+	if is.MaxDeliver > 0 {
+		warn("max_deliver", is.MaxDeliver, "unlimited; the server will strand jobs after that many deliveries")
+	}
+	if len(is.BackOff) > 0 {
+		warn("backoff", is.BackOff, "none; it distorts the delays of redelivery")
+	}
+	if is.MaxAckPending > 0 && is.MaxAckPending < p.cfg.Limit {
+		warn("max_ack_pending", is.MaxAckPending, p.cfg.Limit)
+	}
+	return nil
+}
+
+// Lag is how far a consumer is behind.
+type Lag struct {
+	// Pending jobs nobody was given, AckPending ones that somebody holds or
+	// that wait for their delay, Redelivered ones among them.
+	Pending    uint64
+	AckPending int
+	// Redelivered jobs among AckPending, Waiting pull requests of all replicas.
+	Redelivered, Waiting int
+	At                   time.Time
+}
+
+// Lag asks the broker; once per some seconds is fine.
+func (s *Source) Lag(ctx context.Context) (Lag, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	c, err := s.conn.js.Consumer(ctx, s.cfg.Stream, s.cfg.Consumer)
+	if err != nil {
+		return Lag{}, fmt.Errorf("consumer %s: %w", s.cfg.Consumer, s.conn.explain(err))
+	}
+	i := c.CachedInfo()
+	return Lag{Pending: i.NumPending, AckPending: i.NumAckPending, Redelivered: i.NumRedelivered, Waiting: i.NumWaiting, At: time.Now()}, nil
+}

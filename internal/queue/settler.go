@@ -1,0 +1,236 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// settleRTO is how long a settlement waits for its confirmation before it
+	// is sent again.
+	settleRTO = time.Second
+	// settleTick is how often overdue settlements are looked for.
+	settleTick = 250 * time.Millisecond
+	// settleGiveUp is the least time a settlement is pursued.
+	settleGiveUp = time.Minute
+	// settleWindow bounds the unconfirmed settlements of a connection. When it
+	// is full the slots wait: the natural back-pressure while the broker has
+	// no leader.
+	settleWindow = 4096
+	// extendPatience is how long the confirmation of an extension is waited for.
+	extendPatience = 5 * time.Second
+)
+
+// settler sends acks, naks and terms without making the job's slot wait, and
+// sends each again until the broker has confirmed it: a plain ack is lost with
+// the connection, and the job would run twice.
+//
+// One goroutine reads confirmations and resends; any goroutine may send.
+type settler struct {
+	conn   *Conn
+	prefix string // inbox of confirmations, with its final dot
+	sub    *nats.Subscription
+	in     chan *nats.Msg
+	window chan struct{}
+	stop   chan struct{}
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	next      uint64
+	open      map[uint64]*settlement
+	unsettled int           // settlements in open that end a delivery
+	idle      chan struct{} // closed when unsettled falls to 0; nil if nobody waits
+	resent    uint64
+	abandoned uint64
+}
+
+// settlement is one message the broker has to confirm.
+type settlement struct {
+	d       *delivery
+	payload []byte
+	first   time.Time
+	sent    time.Time
+	extend  bool // an extension of the lease, which ends nothing
+	fenced  bool // not to be sent once the lease is lost
+}
+
+func newSettler(c *Conn) (*settler, error) {
+	s := &settler{
+		conn:   c,
+		prefix: c.nc.NewInbox() + ".",
+		in:     make(chan *nats.Msg, 2*settleWindow),
+		window: make(chan struct{}, settleWindow),
+		stop:   make(chan struct{}),
+		open:   make(map[uint64]*settlement),
+	}
+	var err error
+	if s.sub, err = c.nc.ChanSubscribe(s.prefix+"*", s.in); err != nil {
+		return nil, fmt.Errorf("subscribe to confirmations: %w", err)
+	}
+	s.wg.Go(s.run)
+	return s, nil
+}
+
+func (s *settler) close() {
+	close(s.stop)
+	s.wg.Wait()
+	_ = s.sub.Unsubscribe() // the connection is about to be closed
+}
+
+// settle sends what ends a delivery. It blocks while the window is full.
+func (s *settler) settle(d *delivery, payload []byte, fenced bool) {
+	select {
+	case s.window <- struct{}{}:
+	case <-s.stop:
+		return
+	}
+	s.send(&settlement{d: d, payload: payload, fenced: fenced})
+}
+
+// extend sends a sign of life. Losing one does no harm, the next will come.
+func (s *settler) extend(d *delivery) {
+	s.send(&settlement{d: d, payload: []byte("+WPI"), extend: true})
+}
+
+func (s *settler) send(p *settlement) {
+	p.first = time.Now()
+	p.sent = p.first
+	s.mu.Lock()
+	token := s.next
+	s.next++
+	s.open[token] = p
+	if !p.extend {
+		s.unsettled++
+	}
+	s.mu.Unlock()
+	s.publish(token, p)
+}
+
+// publish leaves errors to the next resend: the only ones are a closed or
+// full connection.
+func (s *settler) publish(token uint64, p *settlement) {
+	_ = s.conn.nc.PublishRequest(p.d.replySubject(), s.prefix+strconv.FormatUint(token, 36), p.payload)
+}
+
+func (s *settler) run() {
+	tick := time.NewTicker(settleTick)
+	defer tick.Stop()
+	changed := s.conn.Changed()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case m := <-s.in:
+			s.confirmed(m)
+		case now := <-tick.C:
+			s.resend(now, settleRTO)
+		case <-changed:
+			changed = s.conn.Changed()
+			if s.conn.Connected() {
+				s.resend(time.Now(), 0)
+			}
+		}
+	}
+}
+
+func (s *settler) confirmed(m *nats.Msg) {
+	if len(m.Data) > 0 || m.Header.Get("Status") != "" {
+		return // an error or "no responders": the resend follows
+	}
+	token, err := strconv.ParseUint(strings.TrimPrefix(m.Subject, s.prefix), 36, 64)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	p := s.open[token]
+	s.remove(token, p)
+	s.mu.Unlock()
+	if p != nil && p.extend {
+		p.d.extended(p.sent)
+	}
+}
+
+// remove forgets a settlement. The caller holds mu.
+func (s *settler) remove(token uint64, p *settlement) {
+	if p == nil {
+		return
+	}
+	delete(s.open, token)
+	if p.extend {
+		return
+	}
+	<-s.window
+	s.unsettled--
+	if s.unsettled == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
+// resend sends again what has waited longer than rto, and gives up what is
+// hopeless or would be harmful.
+func (s *settler) resend(now time.Time, rto time.Duration) {
+	type item struct {
+		token uint64
+		p     *settlement
+	}
+	var due []item
+	s.mu.Lock()
+	for token, p := range s.open {
+		switch {
+		case p.extend:
+			if now.Sub(p.first) > extendPatience {
+				s.remove(token, p)
+			}
+		case p.fenced && now.After(p.d.LeaseUntil()), now.Sub(p.first) > max(settleGiveUp, 2*p.d.ackWait):
+			s.abandoned++
+			s.remove(token, p)
+		case now.Sub(p.sent) >= rto:
+			p.sent = now
+			s.resent++
+			due = append(due, item{token, p})
+		}
+	}
+	s.mu.Unlock()
+	for _, i := range due {
+		s.publish(i.token, i.p)
+	}
+}
+
+// flush waits until no settlement is open.
+func (s *settler) flush(ctx context.Context) error {
+	s.mu.Lock()
+	if s.unsettled == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	if s.idle == nil {
+		s.idle = make(chan struct{})
+	}
+	idle := s.idle
+	s.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%d settlements are not confirmed: %w", s.count(), context.Cause(ctx))
+	}
+}
+
+func (s *settler) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsettled
+}
+
+func (s *settler) stats() (unsettled int, resent, abandoned uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsettled, s.resent, s.abandoned
+}
