@@ -31,6 +31,7 @@ const (
 type Conn struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
+	domain  string // JetStream domain, empty for the server's own
 	log     *slog.Logger
 	settler *settler
 
@@ -43,7 +44,7 @@ type Conn struct {
 // by Connected. Errors are those of the configuration: unreadable files,
 // malformed addresses.
 func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
-	c := &Conn{log: log, changed: make(chan struct{})}
+	c := &Conn{log: log, domain: cfg.JetstreamDomain, changed: make(chan struct{})}
 	opts, err := c.options(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("nats: %w", err)

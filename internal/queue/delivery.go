@@ -11,11 +11,11 @@ import (
 
 // delivery is a job in hand and its lease.
 //
-//	          Settle(Ack|Nak|Term)
-//	  held ───────────────────────────► settled
-//	   │  ▲ Extend confirmed                ▲
-//	   │  └── lease moves                   │ Settle(Ack) only
-//	   └─ LeaseUntil passes ──► lost ───────┘
+//	        Settle(Ack|Nak|Term)
+//	held ───────────────────────────► settled
+//	 │  ▲ Extend confirmed                ▲
+//	 │  └── lease moves                   │ Settle(Ack) only
+//	 └─ LeaseUntil passes ──► lost ───────┘
 type delivery struct {
 	job      *job.Job
 	source   *Source

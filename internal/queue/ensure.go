@@ -9,10 +9,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// apiSubject returns the subject of a JetStream API call, with the domain's
-// prefix if there is one.
+// apiSubject returns the subject of a JetStream API call.
 func (c *Conn) apiSubject(call string) string {
-	return c.js.Options().APIPrefix + call
+	if c.domain != "" {
+		return "$JS." + c.domain + ".API." + call
+	}
+	return jetstream.DefaultAPIPrefix + call
 }
 
 // EnsureStream creates a stream if it is absent. One that exists is left as it

@@ -141,7 +141,10 @@ func (s *Source) Stats() SourceStats {
 // under way, gives that back and returns; after that nothing of this consumer
 // is on its way to this process.
 func (s *Source) Run(ctx context.Context, to Receiver) {
-	p := &puller{Source: s, to: to, msgs: make(chan *nats.Msg, 2*s.cfg.Limit+1024)}
+	p := &puller{
+		Source: s, to: to, msgs: make(chan *nats.Msg, 2*s.cfg.Limit+1024),
+		subject: s.conn.apiSubject("CONSUMER.MSG.NEXT." + s.cfg.Stream + "." + s.cfg.Consumer),
+	}
 	p.run(ctx)
 }
 
@@ -154,6 +157,7 @@ type puller struct {
 
 	sub      *nats.Subscription
 	prefix   string // inbox of this epoch, with its final dot
+	subject  string // of pull requests
 	requests uint64
 	old      []retired
 	lastSeen time.Time
@@ -275,8 +279,7 @@ func (p *puller) pull(n int) {
 	if p.book.requests == 1 {
 		p.lastSeen = time.Now()
 	}
-	subject := p.conn.apiSubject("CONSUMER.MSG.NEXT." + p.cfg.Stream + "." + p.cfg.Consumer)
-	if err := p.conn.nc.PublishRequest(subject, p.prefix+strconv.FormatUint(p.requests, 36), body); err != nil {
+	if err := p.conn.nc.PublishRequest(p.subject, p.prefix+strconv.FormatUint(p.requests, 36), body); err != nil {
 		p.newEpoch(err.Error(), p.nextBackoff())
 		return
 	}

@@ -1,0 +1,299 @@
+package queue_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/natstest"
+	"github.com/workerd/workerd/internal/queue"
+)
+
+// kit is a broker, a connection of ours and a stream JOBS.
+type kit struct {
+	t      *testing.T
+	broker *natstest.Broker
+	conn   *queue.Conn
+	js     jetstream.JetStream
+	stream jetstream.Stream
+}
+
+func newKit(t *testing.T) *kit {
+	b := natstest.Start(t)
+	_, js := b.Connect()
+	k := &kit{t: t, broker: b, js: js, stream: b.Stream(js, "JOBS", "jobs.>")}
+	k.conn = k.dial()
+	return k
+}
+
+func (k *kit) dial() *queue.Conn {
+	k.t.Helper()
+	c, err := queue.Dial(queue.Config{URL: k.broker.URL()}.WithDefaults(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Cleanup(c.Close)
+	return c
+}
+
+func (k *kit) publish(n int) {
+	k.t.Helper()
+	for i := range n {
+		if _, err := k.js.Publish(k.t.Context(), "jobs.a", fmt.Appendf(nil, "%d", i)); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+}
+
+func (k *kit) source(c *queue.Conn, ackWait time.Duration) *queue.Source {
+	return c.Source(queue.SourceConfig{
+		Stream: "JOBS", Consumer: "p-normal", Subjects: []string{"jobs.>"},
+		Priority: job.Normal, AckWait: ackWait, MaxMessage: 1 << 20, Limit: 100,
+	})
+}
+
+// catcher is a Receiver that keeps what it gets.
+type catcher struct {
+	mu       sync.Mutex
+	got      []job.Delivery
+	returned int
+	changed  chan struct{}
+}
+
+func newCatcher() *catcher { return &catcher{changed: make(chan struct{}, 1)} }
+
+func (c *catcher) Deliver(d job.Delivery, _ uint64) {
+	c.mu.Lock()
+	c.got = append(c.got, d)
+	c.mu.Unlock()
+	c.nudge()
+}
+
+func (c *catcher) Returned(n int) {
+	c.mu.Lock()
+	c.returned += n
+	c.mu.Unlock()
+	c.nudge()
+}
+
+func (c *catcher) nudge() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// await returns the deliveries once there are n.
+func (c *catcher) await(t *testing.T, n int) []job.Delivery {
+	t.Helper()
+	deadline := time.After(15 * time.Second)
+	for {
+		c.mu.Lock()
+		got := append([]job.Delivery(nil), c.got...)
+		c.mu.Unlock()
+		if len(got) >= n {
+			return got
+		}
+		select {
+		case <-c.changed:
+		case <-deadline:
+			t.Fatalf("got %d deliveries, want %d", len(got), n)
+		}
+	}
+}
+
+// run starts a source and returns what stops it and waits.
+func run(s *queue.Source, to queue.Receiver) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.Run(ctx, to) })
+	return func() { cancel(); wg.Wait() }
+}
+
+func (k *kit) flush(c *queue.Conn) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := c.Flush(ctx); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+func (k *kit) consumer() *jetstream.ConsumerInfo {
+	k.t.Helper()
+	c, err := k.stream.Consumer(context.Background(), "p-normal")
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return c.CachedInfo()
+}
+
+func (k *kit) left() uint64 {
+	k.t.Helper()
+	info, err := k.stream.Info(context.Background())
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return info.State.Msgs
+}
+
+func settle(t *testing.T, v job.Verb, ds ...job.Delivery) {
+	t.Helper()
+	for _, d := range ds {
+		if err := d.Settle(v, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSource_bringsExactlyWhatWasRequested(t *testing.T) {
+	k := newKit(t)
+	k.publish(50)
+	s, c := k.source(k.conn, 30*time.Second), newCatcher()
+	defer run(s, c)()
+	s.Request(7)
+	got := c.await(t, 7)
+	if pending := k.consumer().NumAckPending; pending != 7 {
+		t.Errorf("broker has %d jobs out, want the 7 that were requested", pending)
+	}
+	settle(t, job.Ack, got...)
+	k.flush(k.conn)
+	if left := k.left(); left != 43 {
+		t.Errorf("%d jobs left in the stream, want 43", left)
+	}
+}
+
+func TestSource_createsItsConsumerAsDesigned(t *testing.T) {
+	k := newKit(t)
+	s, c := k.source(k.conn, 30*time.Second), newCatcher()
+	stop := run(s, c)
+	s.Request(1)
+	k.publish(1)
+	settle(t, job.Ack, c.await(t, 1)...)
+	stop()
+	cfg := k.consumer().Config
+	if cfg.MaxDeliver != -1 || cfg.MaxAckPending != -1 || len(cfg.BackOff) != 0 || cfg.AckPolicy != jetstream.AckExplicitPolicy || cfg.InactiveThreshold != 0 {
+		t.Errorf("consumer would lose or hold jobs: %+v", cfg)
+	}
+}
+
+func TestSource_stopHandsBackWhatWasNotStarted(t *testing.T) {
+	k := newKit(t)
+	first, c1 := k.source(k.conn, 30*time.Second), newCatcher()
+	stop := run(first, c1)
+	first.Request(20)
+	stop() // asks for 20, then stops: nothing may stay with it
+	k.publish(20)
+	second, c2 := k.source(k.dial(), 30*time.Second), newCatcher()
+	defer run(second, c2)()
+	second.Request(20)
+	settle(t, job.Ack, c2.await(t, 20)...)
+}
+
+func TestSource_redeliveryOfAFinishedJobIsNotRunAgain(t *testing.T) {
+	k := newKit(t)
+	k.publish(3)
+	s, c := k.source(k.conn, 30*time.Second), newCatcher()
+	defer run(s, c)()
+	s.Request(3)
+	got := c.await(t, 3)
+	settle(t, job.Nak, got[2])
+	settle(t, job.Ack, got[:2]...)
+	k.flush(k.conn)
+	// The broker forgets everything it knew about the consumer.
+	if err := k.js.DeleteConsumer(t.Context(), "JOBS", "p-normal"); err != nil {
+		t.Fatal(err)
+	}
+	s.Request(5)
+	again := c.await(t, 4)
+	if id := again[3].Job().Sequence; id != got[2].Job().Sequence {
+		t.Errorf("job %d came again, want only the one that was given back", id)
+	}
+	settle(t, job.Ack, again[3])
+	k.flush(k.conn)
+	if left := k.left(); left != 0 {
+		t.Errorf("%d jobs left", left)
+	}
+}
+
+func TestDelivery_leaseMovesOnlyWhenConfirmed(t *testing.T) {
+	k := newKit(t)
+	k.publish(1)
+	s, c := k.source(k.conn, 10*time.Second), newCatcher()
+	defer run(s, c)()
+	s.Request(1)
+	d := c.await(t, 1)[0]
+	before := d.LeaseUntil()
+	d.Extend()
+	for d.LeaseUntil().Equal(before) {
+		k.flush(k.conn)
+	}
+	if !d.LeaseUntil().After(before) {
+		t.Errorf("lease moved from %v to %v", before, d.LeaseUntil())
+	}
+	settle(t, job.Ack, d)
+}
+
+func TestDelivery_settledTwicePanics(t *testing.T) {
+	k := newKit(t)
+	k.publish(1)
+	s, c := k.source(k.conn, 30*time.Second), newCatcher()
+	defer run(s, c)()
+	s.Request(1)
+	d := c.await(t, 1)[0]
+	settle(t, job.Ack, d)
+	defer func() {
+		if recover() == nil {
+			t.Error("a second Settle did not panic")
+		}
+	}()
+	_ = d.Settle(job.Nak, 0)
+}
+
+func TestSource_resumesAfterTheBrokerRestarted(t *testing.T) {
+	k := newKit(t)
+	k.publish(10)
+	s, c := k.source(k.conn, 30*time.Second), newCatcher()
+	defer run(s, c)()
+	s.Request(4)
+	got := c.await(t, 4)
+	k.broker.Stop()
+	settle(t, job.Ack, got...) // into the void: must be repeated after the restart
+	k.broker.Restart()
+	s.Request(6)
+	got = c.await(t, 10)
+	settle(t, job.Ack, got[4:]...)
+	k.flush(k.conn)
+	if left := k.left(); left != 0 {
+		t.Errorf("%d jobs left in the stream, want all acknowledged", left)
+	}
+	seen := map[uint64]int{}
+	for _, d := range got {
+		seen[d.Job().Sequence]++
+	}
+	if len(seen) != 10 {
+		t.Errorf("%d different jobs among 10 deliveries: a finished job was delivered again", len(seen))
+	}
+}
+
+func TestSource_saysWhyItIsNotReady(t *testing.T) {
+	k := newKit(t)
+	s := k.conn.Source(queue.SourceConfig{Stream: "NOPE", Consumer: "x", Subjects: []string{"x"}, AckWait: time.Second, Limit: 1})
+	c := newCatcher()
+	stop := run(s, c)
+	defer stop()
+	s.Request(1)
+	const want = "stream NOPE does not exist: create it, or describe it under streams"
+	for deadline := time.Now().Add(10 * time.Second); s.Stats().Problem != want; {
+		if time.Now().After(deadline) {
+			t.Fatalf("problem is %q, want %q", s.Stats().Problem, want)
+		}
+		k.flush(k.conn)
+	}
+}
