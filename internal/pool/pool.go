@@ -123,6 +123,7 @@ type Pool struct {
 	ledger   *ledger
 	work     context.Context // of the jobs; set by Run before any delivery
 	draining chan struct{}   // closed when the fetch context ends
+	released chan struct{}   // closed when nothing unstarted is left
 	jobs     sync.WaitGroup
 
 	mu        sync.Mutex // guards all below
@@ -146,6 +147,7 @@ func New(name string, cfg Config, deps Deps) *Pool {
 		bulkhead: bulkhead.New(cfg.Concurrency),
 		ledger:   newLedger(),
 		draining: make(chan struct{}),
+		released: make(chan struct{}),
 		held:     make(map[*held]struct{}),
 		limit:    cfg.Concurrency,
 	}
@@ -173,10 +175,15 @@ func (p *Pool) Run(fetch, work context.Context) {
 	sources.Wait()
 	// Only now: what is handed back earlier would come straight back to us.
 	p.closeRoomWith(errReleased)
+	close(p.released)
 	p.jobs.Wait()
 	stopKeeping()
 	background.Wait()
 }
+
+// Released is closed once, after the fetch context has ended, no job is on its
+// way to the pool any more and those that wait are being given back.
+func (p *Pool) Released() <-chan struct{} { return p.released }
 
 // beginStop makes sure that no job starts from here on.
 func (p *Pool) beginStop() {

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/workerd/workerd/internal/app"
+	"github.com/workerd/workerd/internal/config"
+	"github.com/workerd/workerd/internal/shutdown"
+)
+
+// memoryShare is the part of the container's memory limit that the Go heap may
+// use before it collects more often.
+const memoryShare = 0.9
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name: "run", Usage: "Run the daemon", ArgsUsage: "[FILE]",
+		Description: "Runs until SIGTERM or SIGINT, then drains: a second signal hurries, a third ends at once.\n" +
+			"Example: workerd run workerd.yaml\nExit codes: 0 clean, 75 jobs were interrupted and handed back, 78 invalid configuration.",
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "drain-timeout", Usage: "overrides drain.timeout"},
+			&cli.StringFlag{Name: "log-level", Usage: "overrides log.level (debug, info, warn, error)"},
+			&cli.StringFlag{Name: "log-format", Usage: "overrides log.format (auto, text, json)"},
+		},
+		Action: func(c *cli.Context) error {
+			file, _, err := loadConfig(c, configFile(c))
+			if err != nil {
+				return err
+			}
+			if file, err = override(c, file); err != nil {
+				return err
+			}
+			return daemon(c, file, daemonOptions{})
+		},
+	}
+}
+
+// override applies flags, which win over the file.
+func override(c *cli.Context, file *config.File) (*config.File, error) {
+	changed := *file
+	if c.IsSet("drain-timeout") {
+		changed.Drain.Timeout = c.Duration("drain-timeout")
+		changed.Drain.FlushTimeout = min(changed.Drain.FlushTimeout, changed.Drain.Timeout/4)
+	}
+	if c.IsSet("log-level") {
+		changed.Log.Level = c.String("log-level")
+	}
+	if c.IsSet("log-format") {
+		changed.Log.Format = c.String("log-format")
+	}
+	var problems []error
+	note := func(field, message string) { problems = append(problems, fmt.Errorf("--%s: %s", field, message)) }
+	changed.Drain.Validate(func(_, message string) { note("drain-timeout", message) })
+	changed.Log.Validate(func(field, message string) { note("log-"+field, message) })
+	if len(problems) > 0 {
+		return nil, fail(exitUsage, "", "%w", errors.Join(problems...))
+	}
+	return &changed, nil
+}
+
+// daemonOptions are what `dev` does differently.
+type daemonOptions struct {
+	// beside runs next to the daemon until its context ends.
+	beside func(ctx context.Context, a *app.App) error
+	// log replaces the logger of the configuration.
+	log *slog.Logger
+}
+
+// daemon runs a workerd until it is told to stop.
+func daemon(c *cli.Context, file *config.File, opts daemonOptions) error {
+	log := opts.log
+	if log == nil {
+		log = newLogger(file.Log, c.App.ErrWriter)
+	}
+	if limit, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(memoryShare)); err == nil && limit > 0 {
+		log.Debug("memory limit taken from the container", "bytes", limit)
+	}
+	// From here on a signal means drain, even while things are being set up.
+	drain, hurry, stop := shutdown.Signals(context.Background())
+	defer stop()
+	a, err := app.New(file, app.Options{Log: log, Version: version().Version})
+	if err != nil {
+		return err
+	}
+	beside := make(chan error, 1)
+	ctx, cancel := context.WithCancel(drain)
+	defer cancel()
+	if opts.beside != nil {
+		go func() { beside <- opts.beside(ctx, a) }()
+	} else {
+		close(beside)
+	}
+	err = a.Run(drain, hurry)
+	cancel()
+	if e := <-beside; err == nil {
+		err = e
+	}
+	if errors.Is(err, app.ErrIncomplete) {
+		return &coded{code: exitTempFail, err: err}
+	}
+	return err
+}
+
+func newLogger(cfg config.LogConfig, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Level)) // validated before
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" || cfg.Format == "auto" && !isTerminal(w) {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.String(slog.TimeKey, a.Value.Time().Format(time.TimeOnly+".000"))
+		}
+		return a
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+}

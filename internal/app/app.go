@@ -1,0 +1,235 @@
+// Package app builds workerd from its configuration and owns every lifetime in
+// it.
+//
+// The process is an object: New builds, Run works until it is told to drain and
+// returns when nothing is left. Two can live in one process, and tests start
+// whole daemons. Nothing here decides what happens to a job; app only joins
+// the parts that do.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/workerd/workerd/internal/admin"
+	"github.com/workerd/workerd/internal/broker"
+	"github.com/workerd/workerd/internal/config"
+	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/metrics"
+	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/shutdown"
+)
+
+// ErrIncomplete: the drain ended with jobs interrupted or settlements not
+// confirmed. Nothing is lost; the stream has the jobs.
+var ErrIncomplete = errors.New("drain incomplete")
+
+// Options are what the surroundings give.
+type Options struct {
+	Log     *slog.Logger
+	Version string
+	// OnReport, if set, sees what became of each job. It must not block.
+	OnReport func(pool string, o job.Outcome)
+}
+
+// App is a whole workerd.
+type App struct {
+	cfg     *config.File
+	opts    Options
+	log     *slog.Logger
+	started time.Time
+	id      string
+
+	broker   *broker.Server // nil unless embedded
+	conn     *queue.Conn
+	targets  map[string]*lane
+	pools    map[string]*compartment
+	metrics  *metrics.Metrics
+	admin    *admin.Server
+	listener net.Listener
+	observer *observer
+
+	phase       atomic.Pointer[phase]
+	interrupted atomic.Int64 // jobs handed back unfinished while draining
+	handedBack  atomic.Int64 // jobs handed back unstarted while draining
+	background  sync.WaitGroup
+}
+
+// phase is where a shutdown is.
+type phase struct {
+	name    string
+	since   time.Time
+	drain   time.Time // when the drain began
+	drained time.Duration
+}
+
+// New builds a workerd. It listens on the admin address, and it starts the
+// embedded broker if there is to be one; it does not wait for NATS. What it
+// has opened is closed again if it fails.
+func New(cfg *config.File, opts Options) (_ *App, err error) {
+	a := &App{cfg: cfg, opts: opts, log: opts.Log, started: time.Now(), id: instanceID()}
+	a.phase.Store(&phase{name: "starting", since: a.started})
+	var opened []func()
+	defer func() {
+		if err != nil {
+			for i := range opened {
+				opened[len(opened)-1-i]()
+			}
+		}
+	}()
+	if a.listener, err = listen(cfg.Admin.Listen); err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	opened = append(opened, func() { _ = a.listener.Close() })
+	if cfg.NATS.Embedded {
+		if a.broker, err = startBroker(cfg.NATS); err != nil {
+			return nil, err
+		}
+		opened = append(opened, a.broker.Shutdown)
+	}
+	if a.conn, err = queue.Dial(a.natsConfig(), a.log); err != nil {
+		return nil, err
+	}
+	opened = append(opened, a.conn.Close)
+	if err = a.build(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// natsConfig is the configuration with the address of the embedded broker.
+func (a *App) natsConfig() queue.Config {
+	cfg := a.cfg.NATS
+	if a.broker != nil {
+		cfg.URL = a.broker.URL()
+	}
+	return cfg
+}
+
+// build makes everything that needs no closing.
+func (a *App) build() error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.metrics = metrics.New(registry, a.names())
+	a.observer = newObserver(a)
+	if err := a.buildTargets(); err != nil {
+		return err
+	}
+	a.buildPools()
+	a.metrics.Collect(a.sources())
+	handler := promhttp.InstrumentMetricHandler(registry, promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	a.admin = a.newAdmin(handler)
+	return nil
+}
+
+// Addr is the address of the admin listener.
+func (a *App) Addr() net.Addr { return a.listener.Addr() }
+
+// BrokerURL is the address of the embedded broker, empty if there is none.
+func (a *App) BrokerURL() string {
+	if a.broker == nil {
+		return ""
+	}
+	return a.broker.URL()
+}
+
+// Run works until drain ends, then stops in order: readiness off, no more
+// pulling, unstarted jobs handed back, running ones finished or interrupted,
+// settlements confirmed, connections closed. When hurry ends the waiting is
+// cut short. The error is ErrIncomplete if a job was interrupted or a
+// settlement not confirmed. Run is called once.
+func (a *App) Run(drain, hurry context.Context) error {
+	serve, stopServing := context.WithCancel(context.Background())
+	fetch, stopFetching := context.WithCancel(context.Background())
+	work, interrupt := context.WithCancelCause(context.Background())
+	defer stopServing()
+	defer stopFetching()
+	defer interrupt(nil)
+
+	var web sync.WaitGroup
+	web.Go(func() { a.serve(serve) })
+	pools := make(chan struct{})
+	a.background.Go(func() { a.setUp(fetch) })
+	a.background.Go(func() { a.watchLag(fetch) })
+	go func() { // owner: Run, which waits for pools below unless a call ignores its context
+		a.runPools(fetch, work)
+		close(pools)
+	}()
+	a.enter("running")
+	a.log.Info("workerd is running", "instance", a.id, "version", a.opts.Version,
+		"admin", a.Addr().String(), "pools", len(a.pools), "targets", len(a.targets))
+
+	<-drain.Done()
+	a.log.Info("draining", "cause", context.Cause(drain))
+	err := shutdown.Run(hurry, a.phases(run{
+		stopFetching: stopFetching, interrupt: interrupt, pools: pools,
+		closeAdmin: func() { stopServing(); web.Wait() },
+	}), a.reportPhase)
+	return a.verdict(err)
+}
+
+func (a *App) runPools(fetch, work context.Context) {
+	var wg sync.WaitGroup
+	for _, c := range a.pools {
+		wg.Go(func() { c.pool.Run(fetch, work) })
+	}
+	wg.Wait()
+}
+
+// serve answers on the admin listener. Work goes on without it.
+func (a *App) serve(ctx context.Context) {
+	if err := a.admin.Serve(ctx, a.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		a.log.Error("the admin listener has ended", "err", err)
+	}
+}
+
+// setUp creates streams that are described and absent, as soon as NATS answers.
+func (a *App) setUp(ctx context.Context) {
+	ensure := map[string]func() error{
+		a.cfg.DLQ.Stream: func() error { return dlq.Ensure(ctx, a.conn, a.cfg.DLQ) },
+	}
+	for name, s := range a.cfg.Streams {
+		ensure[name] = func() error {
+			drift, err := a.conn.EnsureStream(ctx, name, s)
+			for _, d := range drift {
+				a.log.Warn("stream differs from the configuration; it is left as it is", "stream", name, "difference", d)
+			}
+			return err
+		}
+	}
+	retry := time.NewTicker(2 * time.Second)
+	defer retry.Stop()
+	for {
+		for name, f := range ensure {
+			if !a.conn.Connected() {
+				break
+			}
+			if err := f(); err != nil {
+				a.log.Warn("cannot set up a stream, trying again", "stream", name, "err", err)
+				continue
+			}
+			delete(ensure, name)
+		}
+		if len(ensure) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-retry.C:
+		case <-a.conn.Changed():
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/broker"
+	"github.com/workerd/workerd/internal/config"
+	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pipeline"
+	"github.com/workerd/workerd/internal/pool"
+	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/retry"
+	"github.com/workerd/workerd/internal/target"
+	"github.com/workerd/workerd/internal/target/httptarget"
+)
+
+// lane is a target with what guards it. Pools share it.
+type lane struct {
+	name    string
+	cfg     config.TargetConfig
+	target  target.Target
+	breaker *breaker.Breaker
+	retry   *retry.Loop
+	budget  *retry.Budget
+}
+
+// compartment is a pool with its sources.
+type compartment struct {
+	name    string
+	cfg     pool.Config
+	pool    *pool.Pool
+	sources [job.Priorities]*queue.Source
+	lag     lag
+}
+
+func (a *App) buildTargets() error {
+	a.targets = make(map[string]*lane, len(a.cfg.Targets))
+	for name, cfg := range a.cfg.Targets {
+		t, err := newTarget(cfg, a.concurrencyOf(name))
+		if err != nil {
+			return fmt.Errorf("target %s: %w", name, err)
+		}
+		l := &lane{name: name, cfg: cfg, target: t}
+		l.breaker = breaker.New(cfg.Breaker, func(c breaker.Change) { a.observer.breakerChanged(name, c) })
+		l.budget = retry.NewBudget(cfg.Retry, time.Now())
+		l.retry = &retry.Loop{
+			Config: cfg.Retry, Budget: l.budget,
+			Open: func() time.Duration { return openFor(l.breaker, time.Now()) },
+		}
+		a.targets[name] = l
+	}
+	return nil
+}
+
+// openFor is how long the breaker will still refuse calls, 0 if it does not.
+func openFor(b *breaker.Breaker, now time.Time) time.Duration {
+	if n, until := b.Credit(now); n == 0 && until.After(now) {
+		return until.Sub(now)
+	}
+	return 0
+}
+
+// concurrencyOf is how many calls the pools of a target make at most at once.
+func (a *App) concurrencyOf(target string) int {
+	n := 0
+	for _, p := range a.cfg.Pools {
+		if p.Target == target {
+			n += p.Concurrency
+		}
+	}
+	return max(1, n)
+}
+
+func newTarget(cfg config.TargetConfig, concurrency int) (target.Target, error) {
+	http := *cfg.HTTP // the only protocol so far; config has checked that it is given
+	if http.MaxIdleConns == 0 {
+		http.MaxIdleConns = concurrency
+	}
+	return httptarget.New(http)
+}
+
+func (a *App) buildPools() {
+	a.pools = make(map[string]*compartment, len(a.cfg.Pools))
+	for name, cfg := range a.cfg.Pools {
+		a.pools[name] = a.newCompartment(name, cfg)
+	}
+}
+
+func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
+	c := &compartment{name: name, cfg: cfg}
+	l := a.targets[cfg.Target]
+	deps := pool.Deps{
+		Handler:     a.newPipeline(name, cfg, l),
+		DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, cfg.Target),
+		Gate:        breakerGate{l.breaker},
+		Report:      a.observer.report,
+	}
+	var used []job.Priority
+	for priority := range job.Priority(job.Priorities) {
+		subjects := cfg.Subjects[priority.String()]
+		if len(subjects) == 0 {
+			continue
+		}
+		used = append(used, priority)
+		c.sources[priority] = a.conn.Source(a.sourceConfig(name, cfg, priority))
+		deps.Sources[priority] = c.sources[priority]
+	}
+	deps.Shares = a.cfg.Shed.For(used)
+	c.pool = pool.New(name, cfg, deps)
+	return c
+}
+
+func (a *App) sourceConfig(name string, cfg pool.Config, priority job.Priority) queue.SourceConfig {
+	s := queue.SourceConfig{
+		Stream: cfg.Stream, Consumer: name + "-" + priority.String(), Subjects: cfg.Subjects[priority.String()],
+		Priority: priority, AckWait: cfg.AckWait, MaxMessage: cfg.MaxMessage, Limit: cfg.Concurrency + cfg.Prefetch,
+	}
+	if stream, ok := a.cfg.Streams[cfg.Stream]; ok {
+		s.Create = &stream
+	}
+	return s
+}
+
+func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipeline {
+	r := cfg.Redelivery
+	return pipeline.New(pipeline.Config{
+		Pool: name, Timeout: l.cfg.Timeout, JobTimeout: cfg.JobTimeout,
+		Rules: pipeline.Rules{
+			MaxAttempts: r.MaxAttempts, MaxDeferrals: r.MaxDeferrals, MaxCrashes: r.MaxCrashes, MaxAge: r.MaxAge,
+			Backoff:     retry.Policy{Initial: r.InitialBackoff, Max: r.MaxBackoff, Multiplier: r.Multiplier, Jitter: redeliveryJitter},
+			DropExpired: cfg.OnExpired == "drop",
+		},
+	}, pipeline.Deps{
+		Target: l.target, Breaker: l.breaker, Retry: l.retry,
+		OnTry: func(t pipeline.Try) { a.observer.try(l.name, t) },
+	})
+}
+
+// redeliveryJitter spreads redeliveries over the upper half of their backoff.
+const redeliveryJitter = 0.5
+
+// breakerGate holds a pool while the breaker of its target is open.
+type breakerGate struct{ b *breaker.Breaker }
+
+// Credit implements pool.Gate.
+func (g breakerGate) Credit(now time.Time) pool.Hold {
+	n, until := g.b.Credit(now)
+	h := pool.Hold{Credit: n, Until: until}
+	if n == 0 {
+		h.Reason = "breaker"
+	}
+	return h
+}
+
+// Changed implements pool.Gate.
+func (g breakerGate) Changed() <-chan struct{} { return g.b.Changed() }
+
+func startBroker(cfg queue.Config) (*broker.Server, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("nats.url: %w", err)
+	}
+	port := 0
+	if p := u.Port(); p != "" {
+		if port, err = strconv.Atoi(p); err != nil {
+			return nil, fmt.Errorf("nats.url: port %q: %w", p, err)
+		}
+	}
+	return broker.Start(broker.Config{Host: u.Hostname(), Port: port, StoreDir: cfg.StoreDir})
+}
+
+func listen(address string) (net.Listener, error) {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	var lc net.ListenConfig
+	return lc.Listen(context.Background(), network, address)
+}
+
+// instanceID names this process among its replicas: some letters by chance,
+// and the host.
+func instanceID() string {
+	host, _ := os.Hostname()
+	return strings.ToLower(rand.Text()[:4]) + "@" + host
+}
+
+// sortedNames returns the keys of a map in order.
+func sortedNames[T any](m map[string]T) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,326 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pool"
+	"github.com/workerd/workerd/internal/shed"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// stream is a broker of the smallest kind: jobs of one priority, leases, and a
+// record of how each delivery was settled.
+type stream struct {
+	priority job.Priority
+	ackWait  time.Duration
+
+	mu        sync.Mutex
+	jobs      []*job.Job
+	wanted    int
+	delivered int
+	settled   map[string][]string // verbs by job id
+	extended  map[string]int
+	deaf      bool // confirms no extensions
+	wake      chan struct{}
+}
+
+func newStream(p job.Priority, n int) *stream {
+	s := &stream{
+		priority: p, ackWait: 30 * time.Second, settled: map[string][]string{}, extended: map[string]int{},
+		wake: make(chan struct{}, 1),
+	}
+	for i := range n {
+		s.jobs = append(s.jobs, &job.Job{
+			ID: fmt.Sprintf("%s-%d", p, i), Stream: "S", Sequence: uint64(i + 1), Priority: p, Deliveries: 1, Enqueued: time.Now(),
+		})
+	}
+	return s
+}
+
+func (s *stream) Request(n int) {
+	s.mu.Lock()
+	s.wanted += n
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *stream) AckWait() time.Duration { return s.ackWait }
+
+func (s *stream) Run(ctx context.Context, to pool.Receiver) {
+	for {
+		s.mu.Lock()
+		var out []*job.Job
+		for s.wanted > 0 && len(s.jobs) > 0 && ctx.Err() == nil {
+			out = append(out, s.jobs[0])
+			s.jobs = s.jobs[1:]
+			s.wanted--
+			s.delivered++
+		}
+		left := uint64(len(s.jobs))
+		s.mu.Unlock()
+		for i, j := range out {
+			to.Deliver(&delivery{stream: s, job: j, until: time.Now().Add(s.ackWait)}, left+uint64(len(out)-1-i))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		}
+	}
+}
+
+func (s *stream) count(verb string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, verbs := range s.settled {
+		for _, v := range verbs {
+			if v == verb {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+type delivery struct {
+	stream *stream
+	job    *job.Job
+	mu     sync.Mutex
+	until  time.Time
+}
+
+func (d *delivery) Job() *job.Job { return d.job }
+
+func (d *delivery) Extend() {
+	d.stream.mu.Lock()
+	d.stream.extended[d.job.ID]++
+	deaf := d.stream.deaf
+	d.stream.mu.Unlock()
+	if !deaf {
+		d.mu.Lock()
+		d.until = time.Now().Add(d.stream.ackWait)
+		d.mu.Unlock()
+	}
+}
+
+func (d *delivery) LeaseUntil() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.until
+}
+
+func (d *delivery) Settle(v job.Verb, after time.Duration) error {
+	d.stream.mu.Lock()
+	defer d.stream.mu.Unlock()
+	verb := v.String()
+	if after > 0 {
+		verb += " " + after.String()
+	}
+	if v != job.Ack && time.Now().After(d.LeaseUntil()) {
+		d.stream.settled[d.job.ID] = append(d.stream.settled[d.job.ID], "dropped")
+		return job.ErrLeaseLost
+	}
+	d.stream.settled[d.job.ID] = append(d.stream.settled[d.job.ID], verb)
+	return nil
+}
+
+// handler runs a function per job and counts how many run at once.
+type handler struct {
+	do func(ctx context.Context, j *job.Job, before job.Record) job.Outcome
+
+	mu            sync.Mutex
+	running, most int
+	order         []string
+}
+
+// set changes what the handler does from here on.
+func (h *handler) set(do func(context.Context, *job.Job, job.Record) job.Outcome) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.do = do
+}
+
+func (h *handler) Handle(ctx context.Context, j *job.Job, before job.Record, _ <-chan struct{}) job.Outcome {
+	h.mu.Lock()
+	h.running++
+	h.most = max(h.most, h.running)
+	h.order = append(h.order, j.ID)
+	do := h.do
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		h.running--
+		h.mu.Unlock()
+	}()
+	return do(ctx, j, before)
+}
+
+func (h *handler) started() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.order)
+}
+
+// takes returns a function that succeeds after d, or says how it was ended.
+func takes(d time.Duration) func(context.Context, *job.Job, job.Record) job.Outcome {
+	return func(ctx context.Context, _ *job.Job, _ job.Record) job.Outcome {
+		select {
+		case <-time.After(d):
+			return job.Outcome{Action: job.Done, Reason: job.OK}
+		case <-ctx.Done():
+			reason := job.Interrupted
+			if errors.Is(context.Cause(ctx), job.ErrLeaseLost) {
+				reason = job.LeaseLost
+			}
+			return job.Outcome{Action: job.Release, Reason: reason, Err: context.Cause(ctx)}
+		}
+	}
+}
+
+// gate is a pool.Gate set by hand.
+type gate struct {
+	mu      sync.Mutex
+	hold    pool.Hold
+	changed chan struct{}
+}
+
+func newGate() *gate {
+	return &gate{hold: pool.Hold{Credit: pool.Unlimited}, changed: make(chan struct{})}
+}
+
+func (g *gate) set(h pool.Hold) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hold = h
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+func (g *gate) Credit(time.Time) pool.Hold {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hold
+}
+
+func (g *gate) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+type letters struct {
+	mu  sync.Mutex
+	put []string
+	err error
+}
+
+func (l *letters) refuse(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+func (l *letters) Put(_ context.Context, j *job.Job, _ job.Outcome, _ job.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return l.err
+	}
+	l.put = append(l.put, j.ID)
+	return nil
+}
+
+// world is a pool with fakes around it, running in a bubble.
+type world struct {
+	t       *testing.T
+	pool    *pool.Pool
+	streams [job.Priorities]*stream
+	handler *handler
+	gate    *gate
+	letters *letters
+
+	stopFetching context.CancelFunc
+	interrupt    context.CancelCauseFunc
+	done         chan struct{}
+
+	mu      sync.Mutex
+	reports []pool.Report
+}
+
+func start(t *testing.T, cfg pool.Config, do func(context.Context, *job.Job, job.Record) job.Outcome, streams ...*stream) *world {
+	return startBehind(t, newGate(), cfg, do, streams...)
+}
+
+func startBehind(t *testing.T, g *gate, cfg pool.Config, do func(context.Context, *job.Job, job.Record) job.Outcome, streams ...*stream) *world {
+	w := &world{t: t, handler: &handler{do: do}, gate: g, letters: &letters{}, done: make(chan struct{})}
+	deps := pool.Deps{Handler: w.handler, DeadLetters: w.letters, Gate: w.gate, Report: w.report}
+	var used []job.Priority
+	for _, s := range streams {
+		w.streams[s.priority] = s
+		deps.Sources[s.priority] = s
+		used = append(used, s.priority)
+	}
+	deps.Shares = shed.Config{}.WithDefaults().For(used)
+	w.pool = pool.New("p", cfg.WithDefaults(), deps)
+	fetch, stop := context.WithCancel(context.Background())
+	work, interrupt := context.WithCancelCause(context.Background())
+	w.stopFetching, w.interrupt = stop, interrupt
+	go func() { w.pool.Run(fetch, work); close(w.done) }()
+	return w
+}
+
+func (w *world) report(r pool.Report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reports = append(w.reports, r)
+}
+
+func (w *world) outcomes(reason job.Reason) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.reports {
+		if r.Outcome.Reason == reason {
+			n++
+		}
+	}
+	return n
+}
+
+// stop ends the pool and waits for it.
+func (w *world) stop() {
+	w.stopFetching()
+	<-w.done
+	w.interrupt(nil)
+}
+
+// settledOnce checks the first promise of the package.
+func (w *world) settledOnce() {
+	w.t.Helper()
+	for _, s := range w.streams {
+		if s == nil {
+			continue
+		}
+		s.mu.Lock()
+		if len(s.settled) != s.delivered {
+			w.t.Errorf("%s: %d deliveries, %d settled", s.priority, s.delivered, len(s.settled))
+		}
+		for id, verbs := range s.settled {
+			if len(verbs) != 1 {
+				w.t.Errorf("job %s was settled %v", id, verbs)
+			}
+		}
+		s.mu.Unlock()
+	}
+}

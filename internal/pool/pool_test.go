@@ -1,0 +1,296 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pool"
+)
+
+func TestPool_everyJobIsHandledAndSettledOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 500)
+		w := start(t, pool.Config{Concurrency: 7}, takes(time.Second), s)
+		time.Sleep(75 * time.Second)
+		synctest.Wait()
+		w.stop()
+		w.settledOnce()
+		if acks := s.count("ack"); acks != 500 {
+			t.Errorf("%d acks, want 500", acks)
+		}
+		if w.handler.most != 7 {
+			t.Errorf("%d ran at once, want exactly the limit of 7", w.handler.most)
+		}
+	})
+}
+
+func TestPool_asksForNoMoreThanMayStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 100)
+		w := start(t, pool.Config{Concurrency: 5, Prefetch: 2}, takes(time.Minute), s)
+		synctest.Wait()
+		if s.delivered != 7 {
+			t.Errorf("%d jobs in hand, want 5 running + 2 prefetched", s.delivered)
+		}
+		w.interrupt(job.ErrInterrupted)
+		w.stop()
+		w.settledOnce()
+	})
+}
+
+func TestPool_closedGatePullsNothingAndOpenGateGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 100)
+		w := start(t, pool.Config{Concurrency: 5}, takes(time.Second), s)
+		time.Sleep(500 * time.Millisecond)
+		synctest.Wait()
+		w.gate.set(pool.Hold{Reason: "breaker"})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if w.handler.started() != 5 {
+			t.Errorf("%d jobs started, want only the 5 from before the gate closed", w.handler.started())
+		}
+		if st := w.pool.Stats(); st.Hold.Reason != "breaker" || time.Since(st.HeldSince) < time.Hour-time.Second {
+			t.Errorf("the pool does not say why it is held: %+v", st)
+		}
+		w.gate.set(pool.Hold{Credit: pool.Unlimited})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.stop()
+		w.settledOnce()
+		if acks := s.count("ack"); acks != 100 {
+			t.Errorf("%d acks, want 100", acks)
+		}
+	})
+}
+
+func TestPool_halfOpenGateStartsExactlyItsCredit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newStream(job.Normal, 100), newGate()
+		g.set(pool.Hold{Reason: "breaker"})
+		w := startBehind(t, g, pool.Config{Concurrency: 5}, takes(time.Minute), s)
+		synctest.Wait()
+		if s.delivered != 0 {
+			t.Errorf("%d jobs were pulled through a closed gate", s.delivered)
+		}
+		g.set(pool.Hold{Credit: 2})
+		synctest.Wait()
+		if s.delivered != 2 || w.handler.started() != 2 {
+			t.Errorf("%d pulled, %d started, want the 2 probes", s.delivered, w.handler.started())
+		}
+		w.interrupt(job.ErrInterrupted)
+		w.stop()
+		w.settledOnce()
+	})
+}
+
+func TestPool_jobsRejectedByTheBreakerAreParkedNotCharged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newStream(job.Normal, 3), newGate()
+		w := startBehind(t, g, pool.Config{Concurrency: 5}, func(context.Context, *job.Job, job.Record) job.Outcome {
+			g.set(pool.Hold{Reason: "breaker", Until: time.Now().Add(5 * time.Second)})
+			return job.Outcome{Action: job.Park, Reason: job.BreakerOpen, After: 5 * time.Second}
+		}, s)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if n := s.count("ack") + s.count("nak"); n != 0 {
+			t.Errorf("%d jobs were settled while parked", n)
+		}
+		w.handler.set(takes(0))
+		g.set(pool.Hold{Credit: pool.Unlimited})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.stop()
+		w.settledOnce()
+		if acks := s.count("ack"); acks != 3 {
+			t.Errorf("%d acks, want 3", acks)
+		}
+	})
+}
+
+func TestPool_longHoldGivesWaitingJobsBackWithItsDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 8)
+		w := start(t, pool.Config{Concurrency: 2, Prefetch: 6, MaxPark: 10 * time.Second}, takes(time.Second), s)
+		synctest.Wait()
+		w.gate.set(pool.Hold{Reason: "breaker", Until: time.Now().Add(time.Minute)})
+		synctest.Wait()
+		if n := s.count("nak 1m0s"); n != 6 {
+			t.Errorf("%d jobs were given back with the delay of the hold, want the 6 that waited", n)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		w.stop()
+		w.settledOnce()
+	})
+}
+
+func TestDrain_releasesWaitingDeliveriesAtOnceAndRunningOnesFinish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 20)
+		w := start(t, pool.Config{Concurrency: 4, Prefetch: 6}, takes(10*time.Second), s)
+		synctest.Wait()
+		w.stopFetching()
+		synctest.Wait()
+		if n := s.count("nak"); n != 6 {
+			t.Errorf("%d jobs were released at once, want the 6 that waited", n)
+		}
+		select {
+		case <-w.pool.Released():
+		default:
+			t.Error("the pool does not say that everything unstarted is released")
+		}
+		w.stop()
+		w.settledOnce()
+		if acks := s.count("ack"); acks != 4 {
+			t.Errorf("%d acks, want the 4 that ran", acks)
+		}
+		if w.handler.started() != 4 {
+			t.Errorf("%d jobs started, want none after the drain began", w.handler.started())
+		}
+	})
+}
+
+func TestDrain_interruptedJobsAreHandedBackUncharged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 4)
+		w := start(t, pool.Config{Concurrency: 4}, takes(time.Hour), s)
+		synctest.Wait()
+		w.stopFetching()
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		w.interrupt(job.ErrInterrupted)
+		<-w.done
+		w.settledOnce()
+		if n := s.count("nak"); n != 4 || w.outcomes(job.Interrupted) != 4 {
+			t.Errorf("%d naks, %d interrupted, want 4 of each", n, w.outcomes(job.Interrupted))
+		}
+	})
+}
+
+func TestPool_everythingInHandIsKeptAliveUntilSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 5)
+		w := start(t, pool.Config{Concurrency: 2, Prefetch: 3}, takes(5*time.Minute), s)
+		time.Sleep(4 * time.Minute) // eight leases: two run, three wait
+		synctest.Wait()
+		for id, n := range s.extended {
+			if n < 8*2 {
+				t.Errorf("job %s got %d signs of life in 8 leases", id, n)
+			}
+		}
+		if len(s.extended) != 5 {
+			t.Errorf("%d jobs are kept alive, want all 5", len(s.extended))
+		}
+		w.stopFetching()
+		<-w.done
+		w.settledOnce()
+		if acks := s.count("ack"); acks != 2 {
+			t.Errorf("%d acks, want the 2 that ran through the drain", acks)
+		}
+	})
+}
+
+func TestPool_lostLeaseCancelsTheCallAndIsNotSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 1)
+		s.deaf = true
+		w := start(t, pool.Config{Concurrency: 1}, takes(time.Hour), s)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.stop()
+		if w.outcomes(job.LeaseLost) != 1 || s.count("dropped") != 1 {
+			t.Errorf("outcomes %+v, settled %v", w.reports, s.settled)
+		}
+	})
+}
+
+func TestPool_deadLetterIsStoredBeforeTheJobIsTerminated(t *testing.T) {
+	dead := func(context.Context, *job.Job, job.Record) job.Outcome {
+		return job.Outcome{Action: job.DeadLetter, Reason: job.Status4xx, Err: errors.New("no")}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 1)
+		w := start(t, pool.Config{}, dead, s)
+		synctest.Wait()
+		w.stop()
+		w.settledOnce()
+		if len(w.letters.put) != 1 || s.count("term") != 1 {
+			t.Errorf("dead letters %v, settled %v", w.letters.put, s.settled)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 1)
+		g := newGate()
+		g.set(pool.Hold{Reason: "breaker"})
+		w := startBehind(t, g, pool.Config{}, dead, s)
+		w.letters.refuse(errors.New("stream is full"))
+		g.set(pool.Hold{Credit: pool.Unlimited})
+		synctest.Wait()
+		w.stop()
+		w.settledOnce()
+		if s.count("term") != 0 || s.count("nak 30s") != 1 || w.outcomes(job.NoDLQ) != 1 {
+			t.Errorf("a job whose dead letter was not stored was settled %v", s.settled)
+		}
+	})
+}
+
+func TestPool_attemptsAreCountedOverDeliveries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 0)
+		var seen []job.Record
+		w := start(t, pool.Config{}, func(_ context.Context, _ *job.Job, before job.Record) job.Outcome {
+			seen = append(seen, before)
+			return job.Outcome{Action: job.Retry, Reason: job.Status5xx, Charged: len(seen) != 2, Err: errors.New("boom")}
+		}, s)
+		for n := range 4 {
+			s.mu.Lock()
+			s.jobs = append(s.jobs, &job.Job{ID: "x", Stream: "S", Sequence: 9, Deliveries: n + 1, Enqueued: time.Now()})
+			s.mu.Unlock()
+			s.Request(0)
+			synctest.Wait()
+		}
+		w.stop()
+		for i, want := range []int{0, 1, 1, 2} {
+			if seen[i].Attempts != want {
+				t.Errorf("delivery %d saw %d attempts, want %d", i+1, seen[i].Attempts, want)
+			}
+		}
+		if seen[3].Deferrals != 1 || len(seen[3].Errors) != 3 {
+			t.Errorf("record %+v, want 1 deferral and 3 errors", seen[3])
+		}
+	})
+}
+
+func TestPriorities_highGoesFirstAndLowKeepsItsShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		high, low := newStream(job.High, 0), newStream(job.Low, 1000)
+		w := start(t, pool.Config{Concurrency: 10}, takes(time.Second), high, low)
+		time.Sleep(5500 * time.Millisecond)
+		synctest.Wait()
+		if n := w.pool.Stats().InFlight; n != 6 {
+			t.Errorf("%d low jobs run at once, want their share of 6 in 10", n)
+		}
+		high.mu.Lock()
+		for i := range 200 {
+			high.jobs = append(high.jobs, &job.Job{ID: fmt.Sprint("h-", i), Stream: "H", Sequence: uint64(i + 1), Priority: job.High, Deliveries: 1, Enqueued: time.Now()})
+		}
+		high.mu.Unlock()
+		high.Request(0)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if got := high.delivered; got != 200 {
+			t.Errorf("%d high jobs started within 30 s, want all 200", got)
+		}
+		w.stop()
+		w.settledOnce()
+		if w.handler.most > 10 {
+			t.Errorf("%d ran at once, limit is 10", w.handler.most)
+		}
+	})
+}
