@@ -29,6 +29,9 @@ func configFile(c *cli.Context) string {
 	return ""
 }
 
+// maxConfig bounds what is read; config itself refuses less.
+const maxConfig = 2 << 20
+
 // readConfig returns the text of a configuration, "-" being standard input.
 func readConfig(c *cli.Context, name string) ([]byte, error) {
 	if name == "" {
@@ -38,7 +41,7 @@ func readConfig(c *cli.Context, name string) ([]byte, error) {
 	var text []byte
 	var err error
 	if name == "-" {
-		text, err = io.ReadAll(io.LimitReader(c.App.Reader, config.MaxSize+1))
+		text, err = io.ReadAll(io.LimitReader(c.App.Reader, maxConfig))
 	} else {
 		text, err = os.ReadFile(filepath.Clean(name))
 	}
@@ -130,11 +133,7 @@ func showCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			text, err := config.Show(file, c.Bool("changed"))
-			if err != nil {
-				return err
-			}
-			_, err = c.App.Writer.Write(text)
+			_, err = io.WriteString(c.App.Writer, config.Show(file, c.Bool("changed")))
 			return err
 		},
 	}

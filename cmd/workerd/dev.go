@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,7 +21,7 @@ import (
 )
 
 // demoRate is how many sample jobs are published per second.
-const demoRate = 25
+const demoRate = 40
 
 func devCommand() *cli.Command {
 	return &cli.Command{
@@ -148,5 +147,3 @@ func watch(a *app.App, w io.Writer) {
 		}
 	}
 }
-
-var errDone = errors.New("the time given with --for is over")

@@ -74,6 +74,8 @@ type daemonOptions struct {
 	beside func(ctx context.Context, a *app.App) error
 	// log replaces the logger of the configuration.
 	log *slog.Logger
+	// limit drains after this time. 0: only on a signal.
+	limit time.Duration
 }
 
 // daemon runs a workerd until it is told to stop.
@@ -82,11 +84,18 @@ func daemon(c *cli.Context, file *config.File, opts daemonOptions) error {
 	if log == nil {
 		log = newLogger(file.Log, c.App.ErrWriter)
 	}
-	if limit, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(memoryShare)); err == nil && limit > 0 {
-		log.Debug("memory limit taken from the container", "bytes", limit)
+	// Outside a container there is no limit to find, which is no error.
+	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare)); err != nil {
+		log.Debug("no memory limit taken from the container", "err", err)
 	}
 	// From here on a signal means drain, even while things are being set up.
-	drain, hurry, stop := shutdown.Signals(context.Background())
+	ends := context.Background()
+	if opts.limit > 0 {
+		var cancel context.CancelFunc
+		ends, cancel = context.WithTimeoutCause(ends, opts.limit, errors.New("the time given with --for is over"))
+		defer cancel()
+	}
+	drain, hurry, stop := shutdown.Signals(ends)
 	defer stop()
 	a, err := app.New(file, app.Options{Log: log, Version: version().Version})
 	if err != nil {

@@ -13,20 +13,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/workerd/workerd/internal/admin"
 	"github.com/workerd/workerd/internal/broker"
 	"github.com/workerd/workerd/internal/config"
 	"github.com/workerd/workerd/internal/dlq"
-	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/metrics"
 	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/shutdown"
@@ -40,8 +36,6 @@ var ErrIncomplete = errors.New("drain incomplete")
 type Options struct {
 	Log     *slog.Logger
 	Version string
-	// OnReport, if set, sees what became of each job. It must not block.
-	OnReport func(pool string, o job.Outcome)
 }
 
 // App is a whole workerd.
@@ -65,21 +59,22 @@ type App struct {
 	interrupted atomic.Int64 // jobs handed back unfinished while draining
 	handedBack  atomic.Int64 // jobs handed back unstarted while draining
 	background  sync.WaitGroup
+	drained     chan struct{} // closed when the pools have settled everything, or were given up
 }
 
 // phase is where a shutdown is.
 type phase struct {
 	name    string
 	since   time.Time
-	drain   time.Time // when the drain began
-	drained time.Duration
+	drain   time.Time // when the drain began; zero before
+	running int       // jobs that were running then
 }
 
 // New builds a workerd. It listens on the admin address, and it starts the
 // embedded broker if there is to be one; it does not wait for NATS. What it
 // has opened is closed again if it fails.
 func New(cfg *config.File, opts Options) (_ *App, err error) {
-	a := &App{cfg: cfg, opts: opts, log: opts.Log, started: time.Now(), id: instanceID()}
+	a := &App{cfg: cfg, opts: opts, log: opts.Log, started: time.Now(), id: instanceID(), drained: make(chan struct{})}
 	a.phase.Store(&phase{name: "starting", since: a.started})
 	var opened []func()
 	defer func() {
@@ -121,16 +116,16 @@ func (a *App) natsConfig() queue.Config {
 // build makes everything that needs no closing.
 func (a *App) build() error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.Runtime(registry)
 	a.metrics = metrics.New(registry, a.names())
 	a.observer = newObserver(a)
 	if err := a.buildTargets(); err != nil {
 		return err
 	}
 	a.buildPools()
-	a.metrics.Collect(a.sources())
-	handler := promhttp.InstrumentMetricHandler(registry, promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
-	a.admin = a.newAdmin(handler)
+	a.metrics.Watch(a.sources())
+	web := a.cfg.Admin
+	a.admin = admin.New(admin.Config{Listen: web.Listen, Token: web.Token, Pprof: web.Pprof}, a, metrics.Handler(registry), a.log)
 	return nil
 }
 
@@ -144,6 +139,9 @@ func (a *App) BrokerURL() string {
 	}
 	return a.broker.URL()
 }
+
+// Drained is closed during a shutdown, when no job is running any more.
+func (a *App) Drained() <-chan struct{} { return a.drained }
 
 // Run works until drain ends, then stops in order: readiness off, no more
 // pulling, unstarted jobs handed back, running ones finished or interrupted,
@@ -190,7 +188,7 @@ func (a *App) runPools(fetch, work context.Context) {
 
 // serve answers on the admin listener. Work goes on without it.
 func (a *App) serve(ctx context.Context) {
-	if err := a.admin.Serve(ctx, a.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := a.admin.Serve(ctx, a.listener); err != nil {
 		a.log.Error("the admin listener has ended", "err", err)
 	}
 }

@@ -32,7 +32,6 @@ type lane struct {
 	target  target.Target
 	breaker *breaker.Breaker
 	retry   *retry.Loop
-	budget  *retry.Budget
 }
 
 // compartment is a pool with its sources.
@@ -53,11 +52,8 @@ func (a *App) buildTargets() error {
 		}
 		l := &lane{name: name, cfg: cfg, target: t}
 		l.breaker = breaker.New(cfg.Breaker, func(c breaker.Change) { a.observer.breakerChanged(name, c) })
-		l.budget = retry.NewBudget(cfg.Retry, time.Now())
-		l.retry = &retry.Loop{
-			Config: cfg.Retry, Budget: l.budget,
-			Open: func() time.Duration { return openFor(l.breaker, time.Now()) },
-		}
+		l.retry = retry.New(cfg.Retry)
+		l.retry.RetryAfter = func() time.Duration { return openFor(l.breaker, time.Now()) }
 		a.targets[name] = l
 	}
 	return nil

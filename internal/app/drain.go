@@ -24,6 +24,11 @@ type run struct {
 	closeAdmin   func()
 }
 
+// phaseNames are the names of the phases, in order.
+func phaseNames() []string {
+	return []string{"announce", "stop", "drain", "interrupt", "flush", "close", "admin"}
+}
+
 // phases are the steps of a shutdown. Only those that merely wait are cut
 // short by a second signal.
 func (a *App) phases(r run) []shutdown.Phase {
@@ -49,6 +54,7 @@ func (a *App) phases(r run) []shutdown.Phase {
 		}},
 		{Name: "flush", Timeout: d.FlushTimeout / 2, Run: func(ctx context.Context) error {
 			a.enter("flush")
+			close(a.drained)
 			return a.conn.Flush(ctx)
 		}},
 		{Name: "close", Timeout: closeTimeout, Run: func(ctx context.Context) error {
@@ -57,6 +63,7 @@ func (a *App) phases(r run) []shutdown.Phase {
 			return nil
 		}},
 		{Name: "admin", Timeout: closeTimeout, Run: func(context.Context) error {
+			a.enter("admin")
 			r.closeAdmin()
 			return nil
 		}},
@@ -111,12 +118,16 @@ func sleep(ctx context.Context, d time.Duration) error {
 // begin notes the start of the shutdown.
 func (a *App) begin(name string) {
 	now := time.Now()
-	a.phase.Store(&phase{name: name, since: now, drain: now})
+	running := 0
+	for _, c := range a.pools {
+		running += c.pool.Stats().InFlight
+	}
+	a.phase.Store(&phase{name: name, since: now, drain: now, running: running})
 }
 
 func (a *App) enter(name string) {
 	old := a.phase.Load()
-	a.phase.Store(&phase{name: name, since: time.Now(), drain: old.drain})
+	a.phase.Store(&phase{name: name, since: time.Now(), drain: old.drain, running: old.running})
 }
 
 // draining tells whether the shutdown has begun.

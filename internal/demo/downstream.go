@@ -58,7 +58,7 @@ type Calls struct {
 }
 
 // normal is how a service behaves that nobody scripted.
-func normal() Behaviour { return Behaviour{Mode: OK, Latency: 30 * time.Millisecond} }
+func normal() Behaviour { return Behaviour{Mode: OK, Latency: 150 * time.Millisecond} }
 
 // NewDownstream returns a downstream whose services are all well.
 func NewDownstream() *Downstream {

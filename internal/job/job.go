@@ -68,6 +68,16 @@ type Delivery interface {
 	Settle(v Verb, after time.Duration) error
 }
 
+// Receiver takes what a source brings. The source's goroutine calls it; it
+// must not block.
+type Receiver interface {
+	// Deliver hands over a job and the number of jobs the source has left.
+	Deliver(d Delivery, backlog uint64)
+	// Returned says that n of the requested deliveries will not come, as there
+	// are no jobs.
+	Returned(n int)
+}
+
 // Verb is what the broker is told about a delivery.
 type Verb uint8
 

@@ -114,7 +114,7 @@ func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
 		if a.calls == 0 {
 			a.last = refusal(err)
 		}
-		return retry.Verdict{Class: retry.Final}
+		return retry.Verdict{}
 	}
 	a.calls++
 	a.last = job.Result{Class: job.Panicked}

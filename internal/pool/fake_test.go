@@ -58,7 +58,7 @@ func (s *stream) Request(n int) {
 
 func (s *stream) AckWait() time.Duration { return s.ackWait }
 
-func (s *stream) Run(ctx context.Context, to pool.Receiver) {
+func (s *stream) Run(ctx context.Context, to job.Receiver) {
 	for {
 		s.mu.Lock()
 		var out []*job.Job

@@ -14,7 +14,7 @@ type intake struct {
 	priority job.Priority
 }
 
-// Deliver implements Receiver.
+// Deliver implements job.Receiver.
 func (i intake) Deliver(d job.Delivery, backlog uint64) {
 	p := i.pool
 	now := time.Now()
@@ -30,7 +30,7 @@ func (i intake) Deliver(d job.Delivery, backlog uint64) {
 	p.jobs.Go(func() { p.one(h) })
 }
 
-// Returned implements Receiver.
+// Returned implements job.Receiver.
 func (i intake) Returned(n int) {
 	p := i.pool
 	p.mu.Lock()

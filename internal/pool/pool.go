@@ -32,18 +32,11 @@ import (
 	"github.com/workerd/workerd/internal/shed"
 )
 
-// Receiver takes what a Source brings. The source's goroutine calls it; it
-// never blocks.
-type Receiver interface {
-	Deliver(d job.Delivery, backlog uint64)
-	Returned(n int)
-}
-
 // Source brings the jobs of one priority, exactly as many as were requested.
 type Source interface {
 	// Run brings jobs until ctx ends; after it has returned no job of this
 	// source is on its way to this process.
-	Run(ctx context.Context, to Receiver)
+	Run(ctx context.Context, to job.Receiver)
 	// Request asks for n more. It does not block.
 	Request(n int)
 	// AckWait is the lease of a delivery.

@@ -72,6 +72,20 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
+// Address is the URL without user and password, fit to be shown.
+func (c Config) Address() string {
+	var shown []string
+	for u := range strings.SplitSeq(c.URL, ",") {
+		parsed, err := url.Parse(strings.TrimSpace(u))
+		if err != nil {
+			continue
+		}
+		parsed.User = nil
+		shown = append(shown, parsed.String())
+	}
+	return strings.Join(shown, ",")
+}
+
 // Validate reports every problem.
 func (c Config) Validate(problem func(field, message string)) {
 	for u := range strings.SplitSeq(c.URL, ",") {

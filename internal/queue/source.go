@@ -52,16 +52,6 @@ type SourceConfig struct {
 	Limit int
 }
 
-// Receiver takes what a source brings. It is called by the source's goroutine
-// and must not block.
-type Receiver interface {
-	// Deliver hands over a job and the number of jobs the consumer has left.
-	Deliver(d job.Delivery, backlog uint64)
-	// Returned says that n of the requested deliveries will not come, as there
-	// are no jobs.
-	Returned(n int)
-}
-
 // Source pulls jobs from one consumer, exactly as many as it was asked for.
 //
 // It speaks the pull protocol itself: the client library's own loops buffer
@@ -69,7 +59,7 @@ type Receiver interface {
 // hold when stopped. One goroutine, that of Run, owns all counters.
 //
 //	           ask                 delivered
-//	Request ─────────► pull request ─────────► Receiver.Deliver
+//	Request ─────────► pull request ─────────► job.Receiver
 //	                    │ expired → Receiver.Returned
 //	                    │ refused, silent, reconnected → new epoch (new inbox), asked again
 type Source struct {
@@ -140,7 +130,7 @@ func (s *Source) Stats() SourceStats {
 // Run pulls until ctx ends. Then it stops asking, waits shortly for what is
 // under way, gives that back and returns; after that nothing of this consumer
 // is on its way to this process.
-func (s *Source) Run(ctx context.Context, to Receiver) {
+func (s *Source) Run(ctx context.Context, to job.Receiver) {
 	p := &puller{
 		Source: s, to: to, msgs: make(chan *nats.Msg, 2*s.cfg.Limit+1024),
 		subject: s.conn.apiSubject("CONSUMER.MSG.NEXT." + s.cfg.Stream + "." + s.cfg.Consumer),
@@ -151,7 +141,7 @@ func (s *Source) Run(ctx context.Context, to Receiver) {
 // puller is the state of a running source. Only its goroutine touches it.
 type puller struct {
 	*Source
-	to   Receiver
+	to   job.Receiver
 	msgs chan *nats.Msg
 	book book
 
@@ -428,7 +418,9 @@ func (p *puller) report(ready bool, problem string) {
 // stop waits until what was asked for has come or will not come any more, and
 // gives it back.
 func (p *puller) stop() {
-	p.report(false, "stopped")
+	p.mu.Lock()
+	p.stats.Ready, p.stats.Problem = false, "stopped"
+	p.mu.Unlock()
 	var parked []job.Delivery
 	p.to = parking{p.to, &parked}
 	p.lingerUntil(time.NewTimer(linger))
@@ -471,9 +463,9 @@ func (p *puller) lingerUntil(timer *time.Timer) {
 
 // parking collects what arrives for a source that has stopped.
 type parking struct {
-	Receiver
+	job.Receiver
 	parked *[]job.Delivery
 }
 
-// Deliver implements Receiver.
+// Deliver implements job.Receiver.
 func (k parking) Deliver(d job.Delivery, _ uint64) { *k.parked = append(*k.parked, d) }

@@ -58,7 +58,7 @@ func (k *kit) source(c *queue.Conn, ackWait time.Duration) *queue.Source {
 	})
 }
 
-// catcher is a Receiver that keeps what it gets.
+// catcher is a job.Receiver that keeps what it gets.
 type catcher struct {
 	mu       sync.Mutex
 	got      []job.Delivery
@@ -109,7 +109,7 @@ func (c *catcher) await(t *testing.T, n int) []job.Delivery {
 }
 
 // run starts a source and returns what stops it and waits.
-func run(s *queue.Source, to queue.Receiver) (stop func()) {
+func run(s *queue.Source, to job.Receiver) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { s.Run(ctx, to) })

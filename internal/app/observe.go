@@ -1,0 +1,190 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/workerd/workerd/internal/admin"
+	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pipeline"
+	"github.com/workerd/workerd/internal/pool"
+)
+
+// recentFailures is how many failures the status page shows.
+const recentFailures = 20
+
+// observer hands what happened to everybody who watches: metrics, log, status.
+// Its methods are called from the goroutines of the jobs and do not block.
+type observer struct {
+	app      *App
+	pools    map[string]*tally
+	calls    map[string]*callTally
+	failures ring
+}
+
+// tally counts what became of the deliveries of one pool, by action.
+type tally [job.Park]atomic.Uint64
+
+// callTally counts the calls to one target.
+type callTally struct{ total, failed atomic.Uint64 }
+
+func newObserver(a *App) *observer {
+	o := &observer{app: a, pools: map[string]*tally{}, calls: map[string]*callTally{}}
+	for name := range a.cfg.Pools {
+		o.pools[name] = &tally{}
+	}
+	for name := range a.cfg.Targets {
+		o.calls[name] = &callTally{}
+	}
+	return o
+}
+
+// report is where each delivery ends.
+func (o *observer) report(r pool.Report) {
+	o.app.metrics.Job(r)
+	o.pools[r.Pool][r.Outcome.Action].Add(1)
+	switch {
+	case r.Outcome.Reason == job.Interrupted:
+		o.app.interrupted.Add(1)
+		o.app.handedBack.Add(1)
+	case r.Outcome.Action == job.Release && o.app.draining():
+		o.app.handedBack.Add(1)
+	}
+	if failed(r.Outcome) {
+		o.failures.add(o.failure(r))
+	}
+	o.log(r)
+}
+
+// failed tells whether something went wrong that is worth showing: giving a
+// job back unharmed is not.
+func failed(out job.Outcome) bool {
+	return out.Action == job.Retry || out.Action == job.DeadLetter || out.Reason == job.NoDLQ || out.Reason == job.LeaseLost
+}
+
+func (o *observer) failure(r pool.Report) admin.Failure {
+	f := admin.Failure{
+		At: time.Now(), Pool: r.Pool, Target: o.app.cfg.Pools[r.Pool].Target, JobID: r.Job.ID, Subject: r.Job.Subject,
+		Outcome: r.Outcome.Action.String(), Reason: string(r.Outcome.Reason), Status: r.Outcome.Last.Status,
+		NextSeconds: r.Outcome.After.Seconds(),
+	}
+	if r.Outcome.Err != nil {
+		f.Error = r.Outcome.Err.Error()
+	}
+	return f
+}
+
+// log writes the one line of a job, if the configuration wants it.
+func (o *observer) log(r pool.Report) {
+	level := levelOf(r.Outcome)
+	if r.SettleErr != nil {
+		level = slog.LevelWarn
+	}
+	if !o.wanted(r, level) || !o.app.log.Enabled(context.Background(), level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("pool", r.Pool), slog.String("job", r.Job.ID), slog.String("subject", r.Job.Subject),
+		slog.String("outcome", r.Outcome.Action.String()), slog.String("reason", string(r.Outcome.Reason)),
+		slog.Int("delivery", r.Job.Deliveries), slog.Int("tries", r.Outcome.Tries),
+		slog.Duration("age", r.Age.Round(time.Millisecond)), slog.Duration("waited", r.Waited.Round(time.Microsecond)),
+		slog.Duration("took", r.Took.Round(time.Microsecond)),
+	}
+	if r.Outcome.Last.Status != 0 {
+		attrs = append(attrs, slog.Int("status", r.Outcome.Last.Status))
+	}
+	if r.Outcome.After > 0 {
+		attrs = append(attrs, slog.Duration("next", r.Outcome.After.Round(time.Millisecond)))
+	}
+	if r.Outcome.Err != nil {
+		attrs = append(attrs, slog.String("err", r.Outcome.Err.Error()))
+	}
+	if r.SettleErr != nil {
+		attrs = append(attrs, slog.String("settle_err", r.SettleErr.Error()))
+	}
+	o.app.log.LogAttrs(context.Background(), level, "job", attrs...)
+}
+
+// wanted applies log.job.
+func (o *observer) wanted(r pool.Report, level slog.Level) bool {
+	switch o.app.cfg.Log.Job {
+	case "all":
+		return true
+	case "none":
+		return false
+	case "dead":
+		return r.Outcome.Action == job.DeadLetter || level > slog.LevelWarn
+	}
+	return level > slog.LevelDebug
+}
+
+func levelOf(out job.Outcome) slog.Level {
+	switch out.Action {
+	case job.Retry:
+		return slog.LevelInfo
+	case job.DeadLetter, job.Drop:
+		return slog.LevelWarn
+	case job.Defer:
+		if out.Reason == job.NoDLQ {
+			return slog.LevelError
+		}
+	case job.Done, job.Release, job.Park:
+	}
+	if out.Reason == job.LeaseLost {
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
+}
+
+// try is called after every call to a target.
+func (o *observer) try(target string, t pipeline.Try) {
+	o.app.metrics.Try(target, t)
+	c := o.calls[target]
+	c.total.Add(1)
+	if t.Result.Class != job.Success {
+		c.failed.Add(1)
+	}
+}
+
+// breakerChanged is called at each transition, in order.
+func (o *observer) breakerChanged(target string, c breaker.Change) {
+	o.app.metrics.BreakerChanged(target, c)
+	level := slog.LevelWarn
+	if c.To == breaker.Closed || c.To == breaker.HalfOpen {
+		level = slog.LevelInfo
+	}
+	o.app.log.Log(context.Background(), level, "breaker", "target", target, "from", c.From.String(), "to", c.To.String(), "reason", string(c.Reason))
+}
+
+// ring keeps the last failures. Any goroutine may use it.
+type ring struct {
+	mu   sync.Mutex
+	list []admin.Failure
+	next int
+}
+
+func (r *ring) add(f admin.Failure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.list) < recentFailures {
+		r.list = append(r.list, f)
+		return
+	}
+	r.list[r.next] = f
+	r.next = (r.next + 1) % recentFailures
+}
+
+// newest returns the failures, the newest first.
+func (r *ring) newest() []admin.Failure {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]admin.Failure, 0, len(r.list))
+	for i := range r.list {
+		out = append(out, r.list[(r.next+len(r.list)-1-i)%len(r.list)])
+	}
+	return out
+}

@@ -1,0 +1,234 @@
+package app
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/workerd/workerd/internal/admin"
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/metrics"
+	"github.com/workerd/workerd/internal/pool"
+	"github.com/workerd/workerd/internal/retry"
+)
+
+// Status implements admin.Backend.
+func (a *App) Status() admin.Status {
+	now := time.Now()
+	conn := a.conn.Stats()
+	s := admin.Status{
+		Version: a.opts.Version, GoVersion: runtime.Version(), Instance: a.id, Now: now, Started: a.started,
+		Checks:   a.Ready(),
+		NATS:     admin.NATS{Connected: conn.Connected, URL: conn.URL, Reconnects: conn.Reconnects, UnsettledAcks: conn.Unsettled},
+		Failures: a.observer.failures.newest(),
+	}
+	s.Ready = holds(s.Checks)
+	for _, name := range sortedNames(a.pools) {
+		s.Pools = append(s.Pools, a.poolStatus(a.pools[name]))
+	}
+	for _, name := range sortedNames(a.targets) {
+		s.Targets = append(s.Targets, a.targetStatus(a.targets[name], now))
+	}
+	s.Drain = a.drainStatus(s.Pools)
+	s.Complete()
+	return s
+}
+
+// Ready implements admin.Backend: this replica takes jobs. A breaker that is
+// open or a pool that is held does not make it unready; no other replica would
+// do better.
+func (a *App) Ready() []admin.Check {
+	checks := []admin.Check{{Name: "draining", OK: !a.draining()}, {Name: "nats", OK: a.conn.Connected()}}
+	if a.draining() {
+		checks[0].Message = "this replica is shutting down"
+	}
+	if !a.conn.Connected() {
+		checks[1].Message = "not connected to " + a.natsConfig().Address()
+	}
+	for _, name := range sortedNames(a.pools) {
+		check := admin.Check{Name: "pool:" + name, OK: true}
+		for _, s := range a.pools[name].sources {
+			if s == nil {
+				continue
+			}
+			if st := s.Stats(); !st.Ready {
+				check.OK, check.Message = false, "consumer "+st.Consumer+": "+st.Problem
+			}
+		}
+		checks = append(checks, check)
+	}
+	return checks
+}
+
+// Live implements admin.Backend: whoever answers is alive. Dependencies do not
+// count: restarting would not help them.
+func (a *App) Live() []admin.Check { return []admin.Check{{Name: "process", OK: true}} }
+
+func holds(checks []admin.Check) bool {
+	for _, c := range checks {
+		if !c.OK {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *App) poolStatus(c *compartment) admin.Pool {
+	s := c.pool.Stats()
+	p := admin.Pool{
+		Name: c.name, Target: c.cfg.Target, Concurrency: s.Concurrency, Limit: s.Limit, InFlight: s.InFlight, Waiting: s.Waiting,
+		LastCompletion: s.LastSettled, Jobs: a.observer.pools[c.name].jobs(),
+	}
+	if !s.OldestHeld.IsZero() {
+		p.OldestJobAgeSeconds = time.Since(s.OldestHeld).Seconds()
+	}
+	p.Consumers = c.consumers()
+	p.State, p.Since = poolState(s, p.Consumers), s.HeldSince
+	if p.State == admin.PoolStarting {
+		p.Since = a.started
+	}
+	if p.State == admin.PoolHeld {
+		p.HoldReason, p.Until = s.Hold.Reason, s.Hold.Until
+	}
+	return p
+}
+
+func poolState(s pool.Stats, consumers []admin.Consumer) admin.PoolState {
+	ready := false
+	for _, c := range consumers {
+		ready = ready || c.Ready
+	}
+	switch {
+	case s.Hold.Reason == "draining":
+		return admin.PoolDraining
+	case !ready:
+		return admin.PoolStarting
+	case s.Hold.Credit == 0:
+		return admin.PoolHeld
+	}
+	return admin.PoolRunning
+}
+
+func (c *compartment) consumers() []admin.Consumer {
+	var list []admin.Consumer
+	lags := c.lag.all()
+	for priority, s := range c.sources {
+		if s == nil {
+			continue
+		}
+		st, lag := s.Stats(), lags[priority]
+		list = append(list, admin.Consumer{
+			Name: st.Consumer, Stream: st.Stream, Priority: job.Priority(priority).String(), //nolint:gosec // an index below job.Priorities
+			Ready: st.Ready, Problem: st.Problem, Pending: lag.Pending, AckPending: lag.AckPending,
+		})
+	}
+	return list
+}
+
+func (t *tally) jobs() admin.Jobs {
+	return admin.Jobs{
+		OK: t[job.Done].Load(), Retry: t[job.Retry].Load(), Deferred: t[job.Defer].Load(),
+		Released: t[job.Release].Load(), Dead: t[job.DeadLetter].Load(), Dropped: t[job.Drop].Load(),
+	}
+}
+
+func (a *App) targetStatus(l *lane, now time.Time) admin.Target {
+	b, calls := l.breaker.Stats(now), a.observer.calls[l.name]
+	t := admin.Target{
+		Name: l.name, Kind: "http", URL: l.cfg.HTTP.URL, Calls: calls.total.Load(), Failed: calls.failed.Load(),
+		Breaker: admin.Breaker{
+			State: b.State.String(), Reason: string(b.Reason), Note: b.Note, Since: b.Since, Until: b.Until, Opens: b.Opens,
+			Total: b.Total, Bad: b.Bad, Slow: b.Slow, Probes: b.Probes, Proven: b.Proven, Rejected: b.Rejected,
+		},
+	}
+	if budget := l.retry.Budget.Stats(now); !budget.Unlimited {
+		ratio := budgetRatio(budget)
+		t.RetryBudgetRatio = &ratio
+	}
+	return t
+}
+
+func (a *App) drainStatus(pools []admin.Pool) *admin.Drain {
+	p := a.phase.Load()
+	if p.drain.IsZero() {
+		return nil
+	}
+	d := &admin.Drain{
+		Phase: p.name, Since: p.drain, Timeout: a.cfg.Drain.Timeout.Seconds(), AtStart: p.running,
+		HandedBack: int(a.handedBack.Load()), Interrupted: int(a.interrupted.Load()),
+	}
+	for _, pool := range pools {
+		d.Running += pool.InFlight
+	}
+	return d
+}
+
+// names are the label values of all metrics.
+func (a *App) names() metrics.Names {
+	n := metrics.Names{Version: a.opts.Version, GoVersion: runtime.Version(), Targets: sortedNames(a.cfg.Targets), Phases: phaseNames()}
+	for _, name := range sortedNames(a.cfg.Pools) {
+		p := metrics.PoolNames{Name: name, Target: a.cfg.Pools[name].Target}
+		for priority := range job.Priority(job.Priorities) {
+			if len(a.cfg.Pools[name].Subjects[priority.String()]) > 0 {
+				p.Priorities = append(p.Priorities, priority)
+			}
+		}
+		n.Pools = append(n.Pools, p)
+	}
+	return n
+}
+
+// sources are the snapshots that metrics are read from at each scrape.
+func (a *App) sources() metrics.Sources {
+	s := metrics.Sources{
+		Pools: map[string]func() pool.Stats{}, Targets: map[string]func() metrics.Target{},
+		Consumers: map[string][job.Priorities]func() metrics.Consumer{},
+		Conn: func() metrics.Conn {
+			c := a.conn.Stats()
+			return metrics.Conn{Connected: c.Connected, Reconnects: c.Reconnects, Unsettled: c.Unsettled, Resent: c.Resent, Abandoned: c.Abandoned}
+		},
+		Ready:         func() bool { return holds(a.Ready()) },
+		ShutdownPhase: a.shutdownPhase,
+	}
+	for name, c := range a.pools {
+		s.Pools[name] = c.pool.Stats
+		s.Consumers[name] = c.metrics()
+	}
+	for name, l := range a.targets {
+		s.Targets[name] = func() metrics.Target {
+			now := time.Now()
+			return metrics.Target{Breaker: l.breaker.Stats(now), RetryBudget: budgetRatio(l.retry.Budget.Stats(now))}
+		}
+	}
+	return s
+}
+
+func (c *compartment) metrics() (list [job.Priorities]func() metrics.Consumer) {
+	for priority, s := range c.sources {
+		if s == nil {
+			continue
+		}
+		list[priority] = func() metrics.Consumer {
+			st, lag := s.Stats(), c.lag.all()[priority]
+			return metrics.Consumer{
+				Delivered: st.Delivered, Suppressed: st.Suppressed, Pending: lag.Pending, AckPending: lag.AckPending,
+				Redelivered: lag.Redelivered, WaitingPulls: lag.Waiting,
+			}
+		}
+	}
+	return list
+}
+
+// budgetRatio is how full a retry budget is, 1 if there is no limit.
+func budgetRatio(b retry.BudgetStats) float64 {
+	if b.Unlimited || b.Max == 0 {
+		return 1
+	}
+	return b.Tokens / b.Max
+}
+
+func (a *App) shutdownPhase() string {
+	if !a.draining() {
+		return ""
+	}
+	return a.phase.Load().name
+}

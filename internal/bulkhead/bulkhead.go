@@ -1,0 +1,192 @@
+// Package bulkhead bounds how many jobs of a pool run at once, and lets the
+// others wait in order of their priority.
+//
+//	              free permit: at once
+//	──Acquire──┬──────────────────────────────────────► in flight ──Release──►
+//	           │            ┌ 0 ─ ─ ─ ─ ─ ┐               ▲   │
+//	           └──► waiting │ 1 ─ ─ ─     │──── first ────┘   │ permit
+//	                        │ 2 ─ ─ ─ ─ ─ │◄──────────────────┘
+//	                        └ 3 ─         ┘
+//	                               └──ctx ends──► its cause
+//
+// Guarantees:
+//
+//  1. Nobody starts while limit or more are in flight. A lower limit
+//     interrupts nobody; what is too much ends by itself.
+//  2. Whoever waits is served by priority, 0 first, and in order of arrival
+//     within one. Nobody who comes later gets a permit past those who wait.
+//  3. Each Acquire ends once: with a permit, or with the cause of its context.
+//     Cancellation wins over a permit that comes at the same time, and that
+//     permit goes to the next in line.
+//  4. No permit is lost and none is made: what was acquired is in flight until
+//     it is released.
+//  5. Taking and returning a permit that is free allocates nothing.
+//
+// To others it leaves: how many may wait and for how long, keeping low
+// priorities from starving (shed), and that each permit is released exactly
+// once, also after a panic.
+package bulkhead
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// priorities is the number of priorities. Smaller is more important.
+const priorities = 4
+
+// Bulkhead hands out permits. Any number of goroutines may use it at once.
+type Bulkhead struct {
+	mu       sync.Mutex // guards all below
+	limit    int
+	inFlight int
+	// Whenever mu is free, somebody waits only if inFlight >= limit. Therefore
+	// a free permit may be taken without a look at the waiting.
+	waiting [priorities]queue
+}
+
+// New returns a bulkhead with limit permits. 0: nobody starts until SetLimit.
+// A negative limit panics.
+func New(limit int) *Bulkhead {
+	b := &Bulkhead{}
+	b.SetLimit(limit)
+	return b
+}
+
+// Acquire waits for a permit. It returns nil when it has got one, which the
+// caller must Release, or the cause of ctx when that has ended, be it before,
+// while waiting, or in the moment of the permit. A priority that is not 0
+// (most important) to 3 panics.
+func (b *Bulkhead) Acquire(ctx context.Context, priority int) error {
+	mustBePriority(priority)
+	// A select over both would pick at random.
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	b.mu.Lock()
+	if b.inFlight < b.limit {
+		b.inFlight++
+		b.mu.Unlock()
+		return nil
+	}
+	w := &waiter{granted: make(chan struct{})}
+	b.waiting[priority].push(w)
+	b.mu.Unlock()
+	return b.await(ctx, priority, w)
+}
+
+// await waits until w has a permit or ctx ends.
+func (b *Bulkhead) await(ctx context.Context, priority int, w *waiter) error {
+	select {
+	case <-w.granted:
+		if ctx.Err() == nil {
+			return nil
+		}
+		// Granted and cancelled, and select happened to pick this one. Had it
+		// picked the other we would go away, so we do: what starts after a
+		// cancellation must not depend on chance.
+		b.Release()
+	case <-ctx.Done():
+		b.leave(priority, w)
+	}
+	return context.Cause(ctx)
+}
+
+// leave takes a waiter out that has been cancelled.
+func (b *Bulkhead) leave(priority int, w *waiter) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-w.granted:
+		// The permit came between the cancellation and the lock. Nobody will
+		// use it, and it is counted as in flight: pass it on, or it is lost.
+		b.release()
+	default:
+		// Nobody needs to be woken, not even if the first in line leaves. With
+		// weights, those behind might fit where the first did not; here a
+		// permit that fits anybody would have gone to the first.
+		b.waiting[priority].remove(w)
+	}
+}
+
+// TryAcquire takes a permit if one is free, and reports whether it did.
+// Permits are free only if nobody waits. A priority that is not 0 to 3 panics.
+func (b *Bulkhead) TryAcquire(priority int) bool {
+	mustBePriority(priority)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.inFlight >= b.limit {
+		return false
+	}
+	b.inFlight++
+	return true
+}
+
+// Release returns a permit. It panics if there is none in flight.
+func (b *Bulkhead) Release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.release()
+}
+
+// release is called with mu held.
+func (b *Bulkhead) release() {
+	if b.inFlight == 0 {
+		panic("bulkhead: released more than acquired")
+	}
+	b.inFlight--
+	b.grant()
+}
+
+// SetLimit changes the number of permits. More wakes those who wait, in
+// order; fewer lets those in flight end by themselves. It never blocks. A
+// negative limit panics.
+func (b *Bulkhead) SetLimit(limit int) {
+	if limit < 0 {
+		panic(fmt.Sprintf("bulkhead: limit %d, want 0 or more", limit))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit = limit
+	b.grant()
+}
+
+// grant gives free permits to the first in line. The caller holds mu.
+func (b *Bulkhead) grant() {
+	for p := range b.waiting {
+		for b.inFlight < b.limit && b.waiting[p].first != nil {
+			w := b.waiting[p].first
+			b.waiting[p].remove(w)
+			b.inFlight++
+			close(w.granted)
+		}
+	}
+}
+
+// Stats is the state of a bulkhead at one instant.
+type Stats struct {
+	// Limit as last set.
+	Limit int
+	// InFlight permits are taken; more than Limit after it was lowered.
+	InFlight int
+	// Waiting for a permit, by priority.
+	Waiting [priorities]int
+}
+
+// Stats may be called from any goroutine.
+func (b *Bulkhead) Stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := Stats{Limit: b.limit, InFlight: b.inFlight}
+	for p := range b.waiting {
+		s.Waiting[p] = b.waiting[p].length
+	}
+	return s
+}
+
+func mustBePriority(p int) {
+	if p < 0 || p >= priorities {
+		panic(fmt.Sprintf("bulkhead: priority %d, want 0 to %d", p, priorities-1))
+	}
+}

@@ -1,0 +1,251 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/pool"
+	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/retry"
+	"github.com/workerd/workerd/internal/secret"
+	"github.com/workerd/workerd/internal/shed"
+	"github.com/workerd/workerd/internal/target/httptarget"
+)
+
+// File is the whole configuration. One made by [Load] has every default
+// filled in and is valid. It is data: nobody writes to it after that.
+type File struct {
+	// NATS says how to reach the broker.
+	NATS queue.Config `yaml:"nats"`
+	// Streams that are created if they are absent, by name. A pool may also
+	// use a stream that somebody else made.
+	Streams map[string]queue.StreamConfig `yaml:"streams"`
+	// Targets are the downstream systems, by name. Each has a breaker and a
+	// retry budget of its own.
+	Targets map[string]TargetConfig `yaml:"targets"`
+	// Pools are the bulkheads, by name: what runs in one cannot starve
+	// another. At least one is required.
+	Pools map[string]pool.Config `yaml:"pools"`
+	// Shed says how much of a pool each priority may fill.
+	Shed shed.Config `yaml:"shed"`
+	// DLQ is the stream of dead letters.
+	DLQ dlq.Config `yaml:"dlq"`
+	// Drain says how workerd stops.
+	Drain DrainConfig `yaml:"drain"`
+	// Admin is the listener for the status page, health, metrics and controls.
+	Admin AdminConfig `yaml:"admin"`
+	// Log says what is written to stderr.
+	Log LogConfig `yaml:"log"`
+
+	// hidden are the paths whose values came from ${file:…} or ${cred:…}.
+	// They are secrets to [Show], whatever their type.
+	hidden map[string]bool
+}
+
+// TargetConfig is a downstream system and how it is called. Exactly one
+// protocol is required.
+type TargetConfig struct {
+	// HTTP calls an HTTP endpoint for each job.
+	HTTP *httptarget.Config `yaml:"http"`
+	// Timeout of one call, from the connection to the last byte of the
+	// answer, 1ms to 1h. Default: 10s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Retry within an attempt, before the job goes back to its stream.
+	Retry retry.Config `yaml:"retry"`
+	// Breaker stops calling a target that fails.
+	Breaker breaker.Config `yaml:"breaker"`
+}
+
+// DrainConfig says how workerd stops after SIGTERM.
+type DrainConfig struct {
+	// Timeout of the whole drain. Jobs in flight may finish until
+	// flush_timeout before its end; then they are interrupted and handed
+	// back. Stay below the grace period of the supervisor (Kubernetes: 30s).
+	// 1s to 24h. Default: 25s.
+	Timeout time.Duration `yaml:"timeout"`
+	// FlushTimeout is the end of timeout that is kept for confirming acks and
+	// dead letters, 100ms up to timeout. Default: 3s, or a quarter of timeout
+	// if that is less.
+	FlushTimeout time.Duration `yaml:"flush_timeout"`
+	// PreStopDelay is how long work goes on after readiness is off, for load
+	// balancers in front of the admin listener, 0 to 5m. It comes on top of
+	// timeout. Default: 0.
+	PreStopDelay time.Duration `yaml:"pre_stop_delay"`
+}
+
+// AdminConfig is the one HTTP listener of workerd.
+type AdminConfig struct {
+	// Listen is host:port or unix:/path. Default: 127.0.0.1:8422.
+	Listen string `yaml:"listen"`
+	// Token that controls (pause, reload, drain, pprof) ask for. Without one
+	// they are open on loopback and on a unix socket only, and closed
+	// otherwise. Default: none.
+	Token secret.Secret `yaml:"token"`
+	// Pprof serves profiles under /debug/pprof/, guarded as controls are.
+	// Default: false.
+	Pprof bool `yaml:"pprof"`
+}
+
+// LogConfig says what is written to stderr.
+type LogConfig struct {
+	// Level from which on lines are written: debug, info, warn or error.
+	// Default: info.
+	Level string `yaml:"level"`
+	// Format of a line: text, json or auto, which is text on a terminal and
+	// json otherwise. Default: auto.
+	Format string `yaml:"format"`
+	// Job says which jobs have a line of their own: all, retry (those whose
+	// attempt failed, and dead letters), dead (dead letters) or none.
+	// Default: retry.
+	Job string `yaml:"job"`
+}
+
+// WithDefaults fills in what was not said, in every part, also what depends
+// on another part: a pool's job_timeout.
+func (f File) WithDefaults() File {
+	f.NATS = f.NATS.WithDefaults()
+	f.Streams = each(f.Streams, queue.StreamConfig.WithDefaults)
+	f.Targets = each(f.Targets, TargetConfig.WithDefaults)
+	f.Pools = each(f.Pools, func(p pool.Config) pool.Config {
+		p = p.WithDefaults()
+		if t, ok := f.Targets[p.Target]; ok && p.JobTimeout == 0 {
+			p.JobTimeout = t.jobTimeout()
+		}
+		return p
+	})
+	f.Shed = f.Shed.WithDefaults()
+	f.DLQ = f.DLQ.WithDefaults()
+	f.Drain = f.Drain.WithDefaults()
+	f.Admin = f.Admin.WithDefaults()
+	f.Log = f.Log.WithDefaults()
+	return f
+}
+
+// each applies a function to every value of a map, giving a new map.
+func each[T any](m map[string]T, change func(T) T) map[string]T {
+	if m == nil {
+		return nil
+	}
+	changed := make(map[string]T, len(m))
+	for name, v := range m {
+		changed[name] = change(v)
+	}
+	return changed
+}
+
+// WithDefaults fills in what was not said. The breaker's slow_call and
+// probe_timeout follow the timeout.
+func (c TargetConfig) WithDefaults() TargetConfig {
+	setDefault(&c.Timeout, 10*time.Second)
+	if c.HTTP != nil {
+		http := c.HTTP.WithDefaults()
+		c.HTTP = &http
+	}
+	c.Retry = c.Retry.WithDefaults()
+	setDefault(&c.Breaker.SlowCall, c.Timeout/5*4)
+	setDefault(&c.Breaker.ProbeTimeout, c.Timeout+5*time.Second)
+	c.Breaker = c.Breaker.WithDefaults()
+	return c
+}
+
+// jobTimeout is enough for all calls of an attempt and the longest waits
+// between them, rounded up to seconds.
+func (c TargetConfig) jobTimeout() time.Duration {
+	const longest = 24 * time.Hour
+	total := float64(c.Retry.MaxAttempts) * float64(c.Timeout)
+	wait := float64(c.Retry.InitialBackoff)
+	for range min(c.Retry.MaxAttempts-1, 1000) {
+		total += min(wait, float64(c.Retry.MaxBackoff))
+		wait *= max(1, c.Retry.Multiplier)
+	}
+	if total >= float64(longest) {
+		return longest
+	}
+	return time.Duration(math.Ceil(total/float64(time.Second))) * time.Second
+}
+
+// Validate reports every problem but the lack of a protocol.
+func (c TargetConfig) Validate(problem func(field, message string)) {
+	within(problem, "timeout", c.Timeout, bounds{time.Millisecond, time.Hour})
+	if c.HTTP != nil {
+		c.HTTP.Validate(prefixed(problem, "http"))
+	}
+	c.Retry.Validate(prefixed(problem, "retry"))
+	c.Breaker.Validate(prefixed(problem, "breaker"))
+}
+
+// protocols counts the protocols that are given.
+func (c TargetConfig) protocols() (n int) {
+	if c.HTTP != nil {
+		n++
+	}
+	return n
+}
+
+// WithDefaults fills in what was not said.
+func (c DrainConfig) WithDefaults() DrainConfig {
+	setDefault(&c.Timeout, 25*time.Second)
+	setDefault(&c.FlushTimeout, min(3*time.Second, c.Timeout/4))
+	return c
+}
+
+// Validate reports every problem.
+func (c DrainConfig) Validate(problem func(field, message string)) {
+	within(problem, "timeout", c.Timeout, bounds{time.Second, 24 * time.Hour})
+	within(problem, "flush_timeout", c.FlushTimeout, bounds{100 * time.Millisecond, max(c.Timeout, 100*time.Millisecond)})
+	within(problem, "pre_stop_delay", c.PreStopDelay, bounds{0, 5 * time.Minute})
+}
+
+// WithDefaults fills in what was not said.
+func (c AdminConfig) WithDefaults() AdminConfig {
+	setDefault(&c.Listen, "127.0.0.1:8422")
+	return c
+}
+
+// Validate reports every problem.
+func (c AdminConfig) Validate(problem func(field, message string)) {
+	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
+		if path == "" {
+			problem("listen", "unix: needs the path of a socket, as in unix:/run/workerd/admin.sock")
+		}
+		return
+	}
+	_, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		problem("listen", fmt.Sprintf("%q is not an address, use host:port or unix:/path", c.Listen))
+		return
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		problem("listen", fmt.Sprintf("port %q is not allowed, use 0 to 65535", port))
+	}
+}
+
+// Loopback tells whether only this machine can reach the listener.
+func (c AdminConfig) Loopback() bool {
+	if strings.HasPrefix(c.Listen, "unix:") {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(c.Listen)
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// WithDefaults fills in what was not said.
+func (c LogConfig) WithDefaults() LogConfig {
+	setDefault(&c.Level, "info")
+	setDefault(&c.Format, "auto")
+	setDefault(&c.Job, "retry")
+	return c
+}
+
+// Validate reports every problem.
+func (c LogConfig) Validate(problem func(field, message string)) {
+	oneOf(problem, "level", c.Level, []string{"debug", "info", "warn", "error"})
+	oneOf(problem, "format", c.Format, []string{"auto", "text", "json"})
+	oneOf(problem, "job", c.Job, []string{"all", "retry", "dead", "none"})
+}
