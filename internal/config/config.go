@@ -10,7 +10,8 @@
 //     misspell a setting and have it ignored. Only top-level keys that begin
 //     with x- are free, for YAML anchors.
 //  2. All problems are found in one run, each with file, line, column, path, and
-//     a hint where one can be given. Only a file that is not YAML stops at one.
+//     a hint where one can be given (the first 1000 of them). Only a file that
+//     is not YAML stops at one.
 //  3. References (${VAR} and others, see [Env]) are expanded after parsing,
 //     once, in values only: what they give is never taken for YAML.
 //  4. Secrets are in no problem and not in what [Show] prints.

@@ -309,9 +309,9 @@ func TestLoad_largestInputsEnd(t *testing.T) {
 	for name, text := range map[string]string{
 		"nesting":      fill("", "[", ""),
 		"mappings":     fill("", "{a: ", ""),
-		"unknown":      "{" + many("k#: 1, ", 8_000) + "é: 1}",
-		"quoted":       "{pools: {" + many(`"k#": "x", `, 20_000) + "}}",
-		"subjects":     "{pools: {p: {target: t, stream: S, subjects: {low: [" + many("a#.*, ", 2_000) + "]}}}}",
+		"unknown":      "{" + many("k#: 1, ", 2_000) + "é: 1}",
+		"quoted":       "{pools: {" + many(`"k#": "x", `, 5_000) + "}}",
+		"subjects":     "{pools: {p: {target: t, stream: S, subjects: {low: [" + many("a#.*, ", 1_000) + "]}}}}",
 		"pools":        "targets: {t: {http: {url: http://h/}}}\npools: {" + many("p#: {target: t, stream: S, subjects: {low: [a.#]}}, ", 4_000) + "}",
 		"references":   fill("nats: {name: '", "${WORD}", "'}"),
 		"unclosed":     fill("nats: {name: '", "${", "'}"),

@@ -1,0 +1,182 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// stays is what everybody who sees a held pool wants to know.
+const stays = "nothing is lost, jobs stay in the stream"
+
+// sentence says why a pool does not run, since when, and what comes next. A
+// running pool needs none, unless one of its consumers is not well.
+func (p *Pool) sentence(b Breaker, now time.Time) string {
+	switch p.State {
+	case PoolRunning:
+		return p.troubles()
+	case PoolStarting:
+		return join("waiting for its consumers"+ago(p.Since, now), p.troubles(), "it starts by itself once they are ready")
+	case PoolDraining:
+		return fmt.Sprintf("draining%s: nothing new starts, jobs that had not started were handed back; %s", ago(p.Since, now), p.remaining())
+	case PoolStopped:
+		return "stopped" + ago(p.Since, now) + "; its jobs stay in the stream for other replicas"
+	case PoolHeld:
+	}
+	held := "held" + ago(p.Since, now) + ": "
+	if p.HoldReason == "breaker" && b.refuses() {
+		return join(held+"breaker of "+p.Target+" "+b.state(), b.next(now), stays)
+	}
+	return join(held+words(p.HoldReason), until(p.Until, now), stays)
+}
+
+func (p *Pool) remaining() string {
+	switch p.InFlight {
+	case 0:
+		return "none is running"
+	case 1:
+		return "1 is still running and may finish"
+	}
+	return fmt.Sprintf("%d are still running and may finish", p.InFlight)
+}
+
+// troubles names the consumers that are not ready.
+func (p *Pool) troubles() string {
+	var all []string
+	for _, c := range p.Consumers {
+		if !c.Ready {
+			problem := c.Problem
+			if problem == "" {
+				problem = "reason unknown"
+			}
+			all = append(all, "consumer "+c.Name+" is not ready: "+problem)
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// sentence says why calls are refused, or let through in spite of everything.
+func (b Breaker) sentence(now time.Time) string {
+	if b.State == BreakerClosed || b.State == "" {
+		return ""
+	}
+	state := strings.TrimPrefix(strings.TrimPrefix(b.state(), "is "), "was ")
+	return join(state+ago(b.Since, now), b.again(), b.next(now))
+}
+
+func (b Breaker) refuses() bool {
+	return b.State == BreakerOpen || b.State == BreakerHalfOpen || b.State == BreakerForcedOpen
+}
+
+// state continues "breaker of x …".
+func (b Breaker) state() string {
+	switch b.State {
+	case BreakerOpen:
+		return "is open (" + b.cause() + ")"
+	case BreakerHalfOpen:
+		return "is half open"
+	case BreakerForcedOpen:
+		return "was opened by an operator" + noted(b.Note)
+	case BreakerDisabled:
+		return "was disabled by an operator" + noted(b.Note)
+	case BreakerMetricsOnly:
+		return "was set to metrics only by an operator" + noted(b.Note)
+	}
+	return "is " + words(b.State)
+}
+
+// again says that this was not the first time.
+func (b Breaker) again() string {
+	if b.Opens < 2 || !b.refuses() {
+		return ""
+	}
+	return fmt.Sprintf("opened %d times in close succession", b.Opens)
+}
+
+// next says what ends the state.
+func (b Breaker) next(now time.Time) string {
+	switch b.State {
+	case BreakerOpen:
+		return upcoming("probes", b.Until, now, "probes with the next job")
+	case BreakerHalfOpen:
+		return fmt.Sprintf("probing, %d good so far, %d running", b.Proven, b.Probes)
+	case BreakerForcedOpen, BreakerDisabled, BreakerMetricsOnly:
+		return upcoming("ends", b.Until, now, "ends when an operator resets it")
+	}
+	return ""
+}
+
+// cause is the breaker's reason, with the figures if there are some.
+func (b Breaker) cause() string {
+	switch b.Reason {
+	case "failure_rate":
+		return ofTotal(b.Bad, b.Total, "failed", "too many calls failed")
+	case "slow_call_rate":
+		return ofTotal(b.Slow, b.Total, "were slow", "too many calls were slow")
+	case "consecutive_failures":
+		return "too many failures in a row"
+	case "probe_failed":
+		return "a probe failed"
+	case "probe_throttled":
+		return "a probe was asked to come later"
+	case "probe_slow":
+		return "a probe was slow"
+	case "probe_timeout":
+		return "a probe gave no answer"
+	}
+	return words(b.Reason)
+}
+
+func ofTotal(n, total int, what, otherwise string) string {
+	if n == 0 || total == 0 {
+		return otherwise
+	}
+	return fmt.Sprintf("%d of %d calls %s", n, total, what)
+}
+
+// words turns a label into words; an empty one is said to be unknown.
+func words(label string) string {
+	if label == "" {
+		return "reason unknown"
+	}
+	return strings.ReplaceAll(label, "_", " ")
+}
+
+func noted(note string) string {
+	if note == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (%q)", note)
+}
+
+// ago is " for 12s", or "" if nobody knows since when.
+func ago(since, now time.Time) string {
+	if since.IsZero() {
+		return ""
+	}
+	return " for " + span(now.Sub(since))
+}
+
+func until(t, now time.Time) string { return upcoming("ends", t, now, "ends when that does") }
+
+// upcoming is "probes in 6s", or the alternative if no time is known.
+func upcoming(what string, t, now time.Time, otherwise string) string {
+	switch {
+	case t.IsZero():
+		return otherwise
+	case !t.After(now):
+		return what + " now"
+	}
+	return what + " in " + span(t.Sub(now))
+}
+
+// join puts the parts that say something into one sentence.
+func join(parts ...string) string {
+	var said []string
+	for _, p := range parts {
+		if p != "" {
+			said = append(said, p)
+		}
+	}
+	return strings.Join(said, "; ")
+}

@@ -1,0 +1,92 @@
+package admin_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/workerd/workerd/internal/admin"
+)
+
+func TestComplete_everyPoolThatDoesNotRunSaysWhy(t *testing.T) {
+	open := admin.Breaker{State: admin.BreakerOpen, Reason: "failure_rate", Bad: 17, Total: 20, Until: at(-6 * time.Second)}
+	since := at(3*time.Minute + 12*time.Second)
+	for _, c := range []struct {
+		pool    admin.Pool
+		breaker admin.Breaker
+		want    string
+	}{
+		{admin.Pool{State: admin.PoolRunning}, open, ""},
+		{
+			admin.Pool{State: admin.PoolRunning, Consumers: []admin.Consumer{{Name: "a", Ready: true}, {Name: "b", Problem: "no stream"}}}, open,
+			"consumer b is not ready: no stream",
+		},
+		{
+			admin.Pool{State: admin.PoolStarting, Since: since, Consumers: []admin.Consumer{{Name: "b"}}}, open,
+			"waiting for its consumers for 3m12s; consumer b is not ready: reason unknown; it starts by itself once they are ready",
+		},
+		{
+			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker", Since: since}, open,
+			"held for 3m12s: breaker of t is open (17 of 20 calls failed); probes in 6s; nothing is lost, jobs stay in the stream",
+		},
+		{
+			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker"}, admin.Breaker{State: admin.BreakerHalfOpen, Probes: 1, Proven: 2},
+			"held: breaker of t is half open; probing, 2 good so far, 1 running; nothing is lost, jobs stay in the stream",
+		},
+		{
+			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker"}, admin.Breaker{State: admin.BreakerForcedOpen, Note: "deploy", Until: at(-time.Hour)},
+			`held: breaker of t was opened by an operator ("deploy"); ends in 1h; nothing is lost, jobs stay in the stream`,
+		},
+		{
+			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker", Until: at(time.Second)}, admin.Breaker{State: admin.BreakerClosed},
+			"held: breaker; ends now; nothing is lost, jobs stay in the stream",
+		},
+		{
+			admin.Pool{State: admin.PoolHeld, HoldReason: "rate_limit", Until: at(-1500 * time.Millisecond)}, open,
+			"held: rate limit; ends in 1.5s; nothing is lost, jobs stay in the stream",
+		},
+		{admin.Pool{State: "new"}, open, "held: reason unknown; ends when that does; nothing is lost, jobs stay in the stream"},
+		{
+			admin.Pool{State: admin.PoolDraining, InFlight: 1}, open,
+			"draining: nothing new starts, jobs that had not started were handed back; 1 is still running and may finish",
+		},
+		{admin.Pool{State: admin.PoolStopped, Since: at(2 * time.Second)}, open, "stopped for 2s; its jobs stay in the stream for other replicas"},
+		{admin.Pool{State: admin.PoolHeld, Why: "because"}, open, "because"},
+	} {
+		c.pool.Target = "t"
+		s := admin.Status{Now: noon(), Pools: []admin.Pool{c.pool}, Targets: []admin.Target{{Name: "t", Breaker: c.breaker}}}
+		s.Complete()
+		if got := s.Pools[0].Why; got != c.want {
+			t.Errorf("%s, %s:\n got %q\nwant %q", c.pool.State, c.breaker.State, got, c.want)
+		}
+	}
+}
+
+func TestComplete_everyBreakerThatIsNotClosedSaysWhy(t *testing.T) {
+	for _, c := range []struct {
+		breaker admin.Breaker
+		want    string
+	}{
+		{admin.Breaker{}, ""},
+		{admin.Breaker{State: admin.BreakerClosed, Reason: "started", Since: at(time.Hour)}, ""},
+		{
+			admin.Breaker{State: admin.BreakerOpen, Reason: "slow_call_rate", Slow: 9, Total: 10, Since: at(14 * time.Second), Until: at(-400 * time.Millisecond), Opens: 3},
+			"open (9 of 10 calls were slow) for 14s; opened 3 times in close succession; probes in 400ms",
+		},
+		{admin.Breaker{State: admin.BreakerOpen, Reason: "slow_call_rate"}, "open (too many calls were slow); probes with the next job"},
+		{admin.Breaker{State: admin.BreakerOpen, Reason: "failure_rate"}, "open (too many calls failed); probes with the next job"},
+		{admin.Breaker{State: admin.BreakerOpen, Reason: "consecutive_failures", Until: noon()}, "open (too many failures in a row); probes now"},
+		{admin.Breaker{State: admin.BreakerOpen, Reason: "probe_failed", Until: noon()}, "open (a probe failed); probes now"},
+		{admin.Breaker{State: admin.BreakerOpen, Reason: "probe_throttled", Until: noon()}, "open (a probe was asked to come later); probes now"},
+		{admin.Breaker{State: admin.BreakerOpen, Reason: "probe_slow", Until: noon()}, "open (a probe was slow); probes now"},
+		{admin.Breaker{State: admin.BreakerOpen, Reason: "probe_timeout", Until: noon()}, "open (a probe gave no answer); probes now"},
+		{admin.Breaker{State: admin.BreakerOpen, Reason: "some_day", Until: noon()}, "open (some day); probes now"},
+		{admin.Breaker{State: admin.BreakerDisabled, Since: at(time.Minute)}, "disabled by an operator for 1m; ends when an operator resets it"},
+		{admin.Breaker{State: admin.BreakerMetricsOnly, Until: at(-26 * time.Hour)}, "set to metrics only by an operator; ends in 1d2h"},
+	} {
+		s := admin.Status{Now: noon(), Targets: []admin.Target{{Name: "t", Breaker: c.breaker}}}
+		s.Complete()
+		if got := s.Targets[0].Why; got != c.want {
+			t.Errorf("%s:\n got %q\nwant %q", c.breaker.State, got, c.want)
+		}
+	}
+}
