@@ -171,6 +171,9 @@ func (a *App) Run(drain, hurry context.Context) error {
 
 	<-drain.Done()
 	a.log.Info("draining", "cause", context.Cause(drain))
+	defer context.AfterFunc(hurry, func() {
+		a.log.Warn("hurrying: what still runs is interrupted and handed back; another signal ends workerd at once", "cause", context.Cause(hurry))
+	})()
 	err := shutdown.Run(hurry, a.phases(run{
 		stopFetching: stopFetching, interrupt: interrupt, pools: pools,
 		closeAdmin: func() { stopServing(); web.Wait() },

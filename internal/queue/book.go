@@ -63,10 +63,3 @@ func (b *book) void() {
 	b.wanted += b.out
 	b.out, b.requests = 0, 0
 }
-
-// recall takes back what has not been asked for.
-func (b *book) recall() int {
-	n := b.wanted
-	b.wanted = 0
-	return n
-}

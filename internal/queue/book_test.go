@@ -7,7 +7,7 @@ import (
 )
 
 // Whatever the broker does, credit is neither made nor lost: what was wanted is
-// delivered, returned, recalled, outstanding or still wanted.
+// delivered, returned, outstanding or still wanted.
 func TestBook_conservesCredit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var b book

@@ -1,0 +1,365 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/workerd/workerd/internal/job"
+)
+
+// Timing of pulling.
+const (
+	// heartbeat is how often the broker shows that a waiting request is alive.
+	heartbeat = time.Second
+	// silence without which a request counts as lost: a dead consumer leader
+	// is noticed within 3 s.
+	silence = 2*heartbeat + heartbeat/2
+	// pullExpires is how long a request waits at the broker.
+	pullExpires = 10 * time.Second
+	// linger is how long a stopping source waits for what it asked for:
+	// unsubscribing at once would strand it until ack_wait.
+	linger = 500 * time.Millisecond
+	// drainTimeout bounds the last round trip with the broker.
+	drainTimeout = 2 * time.Second
+	// retryMin and retryMax bound the wait after the broker refused a request.
+	retryMin = 100 * time.Millisecond
+	retryMax = 5 * time.Second
+)
+
+// puller is the state of a running source. Only its goroutine touches it.
+type puller struct {
+	*Source
+	to   job.Receiver
+	msgs chan *nats.Msg
+	book book
+
+	sub      *nats.Subscription
+	prefix   string // inbox of this epoch, with its final dot
+	subject  string // of pull requests
+	requests uint64
+	old      []retired
+	lastSeen time.Time
+
+	ensured  bool
+	backoff  time.Duration
+	resumeAt time.Time
+}
+
+// retired is the inbox of an earlier epoch. Requests may still be answered
+// there until they expire.
+type retired struct {
+	sub   *nats.Subscription
+	until time.Time
+}
+
+func (p *puller) run(ctx context.Context) {
+	tick := time.NewTicker(heartbeat / 4)
+	defer tick.Stop()
+	changed := p.conn.Changed()
+	for {
+		p.step(ctx)
+		select {
+		case <-ctx.Done():
+			p.stop()
+			return
+		case m := <-p.msgs:
+			p.receive(m)
+			p.receiveWaiting()
+		case <-p.wake:
+		case <-tick.C:
+		case <-changed:
+			changed = p.conn.Changed()
+			p.newEpoch("connection changed", 0)
+			p.ensured = false
+			if p.conn.Connected() {
+				p.recent.extendAll()
+			}
+		}
+	}
+}
+
+// receiveWaiting takes what has arrived meanwhile, so that a burst is answered
+// by one request.
+func (p *puller) receiveWaiting() {
+	for range 64 {
+		select {
+		case m := <-p.msgs:
+			p.receive(m)
+		default:
+			return
+		}
+	}
+}
+
+// step does whatever is due: a lost request, a missing consumer, a new request.
+func (p *puller) step(ctx context.Context) {
+	now := time.Now()
+	p.expireOld(now)
+	p.book.want(int(p.wanted.Swap(0)))
+	if p.book.requests > 0 && now.Sub(p.lastSeen) > silence {
+		p.newEpoch("no heartbeat", p.nextBackoff())
+		p.ensured = false
+	}
+	if !p.conn.Connected() {
+		p.report(false, "not connected to NATS")
+		return
+	}
+	if p.book.wanted == 0 && p.ensured || now.Before(p.resumeAt) {
+		return
+	}
+	if !p.ensured && !p.ensure(ctx) {
+		return
+	}
+	if n := p.book.ask(); n > 0 {
+		p.pull(n)
+	}
+}
+
+// ensure sees to it that the consumer exists, and that there is an inbox.
+func (p *puller) ensure(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	err := p.ensureConsumer(ctx)
+	if err == nil && p.sub == nil {
+		err = p.subscribe()
+	}
+	if err != nil {
+		p.report(false, p.conn.explain(err).Error())
+		p.resumeAt = time.Now().Add(p.nextBackoff())
+		return false
+	}
+	p.ensured = true
+	p.report(true, "")
+	return true
+}
+
+func (p *puller) subscribe() error {
+	prefix := p.conn.nc.NewInbox() + "."
+	sub, err := p.conn.nc.ChanSubscribe(prefix+"*", p.msgs)
+	if err != nil {
+		return fmt.Errorf("subscribe to deliveries: %w", err)
+	}
+	p.sub, p.prefix = sub, prefix
+	return nil
+}
+
+func (p *puller) pull(n int) {
+	body := make([]byte, 0, 96)
+	body = append(body, `{"batch":`...)
+	body = strconv.AppendInt(body, int64(n), 10)
+	body = append(body, `,"expires":`...)
+	body = strconv.AppendInt(body, int64(pullExpires), 10)
+	body = append(body, `,"idle_heartbeat":`...)
+	body = strconv.AppendInt(body, int64(heartbeat), 10)
+	body = append(body, '}')
+	p.requests++
+	if p.book.requests == 1 {
+		p.lastSeen = time.Now()
+	}
+	if err := p.conn.nc.PublishRequest(p.subject, p.prefix+strconv.FormatUint(p.requests, 36), body); err != nil {
+		p.newEpoch(err.Error(), p.nextBackoff())
+		return
+	}
+	p.mu.Lock()
+	p.stats.Pulls++
+	p.stats.Outstanding = p.book.out
+	p.mu.Unlock()
+}
+
+// receive handles one message of an inbox, a job or a word about a request.
+func (p *puller) receive(m *nats.Msg) {
+	current := m.Sub == p.sub
+	if current {
+		p.lastSeen = time.Now()
+	}
+	if m.Reply == "" {
+		if current {
+			p.status(m)
+		}
+		return
+	}
+	if current {
+		p.book.delivered()
+	} else {
+		p.book.straggler()
+	}
+	p.backoff = 0
+	p.job(m)
+}
+
+func (p *puller) job(m *nats.Msg) {
+	now := time.Now()
+	meta, err := m.Metadata()
+	if err != nil {
+		// Not from JetStream: somebody publishes to our inbox. Nothing to settle.
+		p.conn.log.Warn("ignored a message that is no delivery", "subject", m.Subject, "err", err)
+		p.to.Returned(1)
+		return
+	}
+	d := newDelivery(decode(m, meta, p.cfg), p.Source, m.Reply, now)
+	what, first := p.recent.arrive(d)
+	p.count(meta, what)
+	switch what {
+	case finished:
+		d.settled.Store(true)
+		p.conn.settler.settle(d, verbPayload(job.Ack, 0), false)
+		p.to.Returned(1)
+	case inHand:
+		first.adopt(m.Reply)
+		first.Extend()
+		p.to.Returned(1)
+	case fresh:
+		// The broker keeps publication time + ack_wait as its deadline over a
+		// restart: without this sign of life an old job would be repeated then.
+		if now.Sub(d.job.Enqueued) > min(time.Second, d.ackWait/10) {
+			_ = p.conn.nc.Publish(m.Reply, []byte("+WPI")) // lost with the connection, as the delivery
+		}
+		p.to.Deliver(d, meta.NumPending)
+	}
+}
+
+func (p *puller) count(meta *nats.MsgMetadata, what verdict) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stats.Delivered++
+	p.stats.Outstanding = p.book.out
+	p.stats.Backlog = meta.NumPending
+	if meta.NumDelivered > 1 {
+		p.stats.Redelivered++
+	}
+	if what != fresh {
+		p.stats.Suppressed++
+	}
+}
+
+// status handles what the broker says about a request; ref the statuses of the
+// pull protocol in nats-server's consumer.go.
+func (p *puller) status(m *nats.Msg) {
+	code := m.Header.Get("Status")
+	if code == "100" {
+		return
+	}
+	description := m.Header.Get("Description")
+	if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
+		if n := p.book.returned(left); n > 0 {
+			p.to.Returned(n)
+		}
+		return
+	}
+	if code == "404" {
+		return
+	}
+	p.newEpoch(code+" "+description, p.nextBackoff())
+	// No responders, or the consumer is gone, or the leader has moved.
+	p.ensured = false
+}
+
+// newEpoch gives up all requests: their inbox is kept until they have expired,
+// and what they asked for is asked for anew after the pause.
+func (p *puller) newEpoch(why string, pause time.Duration) {
+	if p.sub == nil {
+		return
+	}
+	if p.book.requests > 0 {
+		p.conn.log.Log(context.Background(), slog.LevelDebug, "pull requests given up",
+			"consumer", p.cfg.Consumer, "reason", why, "outstanding", p.book.out)
+	}
+	p.book.void()
+	p.old = append(p.old, retired{p.sub, time.Now().Add(pullExpires)})
+	p.sub = nil
+	p.ensured = false
+	p.resumeAt = time.Now().Add(pause)
+	p.mu.Lock()
+	p.stats.Epochs++
+	p.stats.Outstanding = 0
+	p.mu.Unlock()
+}
+
+func (p *puller) expireOld(now time.Time) {
+	for len(p.old) > 0 && now.After(p.old[0].until) {
+		_ = p.old[0].sub.Unsubscribe() // fails only if the connection is closed
+		p.old = p.old[1:]
+	}
+}
+
+func (p *puller) nextBackoff() time.Duration {
+	p.backoff = min(max(retryMin, 2*p.backoff), retryMax)
+	return p.backoff - time.Duration(rand.Float64()*0.5*float64(p.backoff))
+}
+
+func (p *puller) report(ready bool, problem string) {
+	p.mu.Lock()
+	changed := p.stats.Ready != ready || p.stats.Problem != problem
+	p.stats.Ready, p.stats.Problem = ready, problem
+	p.mu.Unlock()
+	if !changed {
+		return
+	}
+	if ready {
+		p.conn.log.Info("consumer is ready", "stream", p.cfg.Stream, "consumer", p.cfg.Consumer)
+	} else {
+		p.conn.log.Warn("consumer is not ready", "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "problem", problem)
+	}
+}
+
+// stop waits until what was asked for has come or will not come any more, and
+// gives it back.
+func (p *puller) stop() {
+	p.mu.Lock()
+	p.stats.Ready, p.stats.Problem = false, "stopped"
+	p.mu.Unlock()
+	var parked []job.Delivery
+	p.to = parking{p.to, &parked}
+	p.lingerUntil(time.NewTimer(linger))
+	for _, sub := range p.subscriptions() {
+		_ = sub.Drain() // fails only if the connection is closed
+	}
+	if p.conn.Connected() {
+		_ = p.conn.nc.FlushTimeout(drainTimeout) // after its answer nothing is under way
+	}
+	for len(p.msgs) > 0 {
+		p.receive(<-p.msgs)
+	}
+	for _, d := range parked {
+		_ = d.Settle(job.Nak, 0) // a lost lease needs no hand-back
+	}
+}
+
+func (p *puller) subscriptions() []*nats.Subscription {
+	var subs []*nats.Subscription
+	if p.sub != nil {
+		subs = append(subs, p.sub)
+	}
+	for _, o := range p.old {
+		subs = append(subs, o.sub)
+	}
+	return subs
+}
+
+func (p *puller) lingerUntil(timer *time.Timer) {
+	defer timer.Stop()
+	for p.book.out > 0 && p.conn.Connected() {
+		select {
+		case m := <-p.msgs:
+			p.receive(m)
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// parking collects what arrives for a source that has stopped.
+type parking struct {
+	job.Receiver
+	parked *[]job.Delivery
+}
+
+// Deliver implements job.Receiver.
+func (k parking) Deliver(d job.Delivery, _ uint64) { *k.parked = append(*k.parked, d) }
