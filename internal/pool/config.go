@@ -57,8 +57,10 @@ type Redelivery struct {
 	MaxBackoff time.Duration `yaml:"max_backoff"`
 	// Multiplier of the backoff from attempt to attempt, 1 or more. Default: 3.
 	Multiplier float64 `yaml:"multiplier"`
-	// MaxAge of a job, from publication: an older one whose attempt fails is
-	// dead-lettered whatever its attempts. Default: 24h.
+	// MaxAge of a job, from publication. An older one is not run any more: it
+	// is dead-lettered, as is one that would be older at its next attempt. Set
+	// it longer than the longest outage of a target you want to sit out.
+	// 1s to 365d. Default: 24h.
 	MaxAge time.Duration `yaml:"max_age"`
 	// MaxDeferrals is how often a job may be given back without having run.
 	// Default: 1000.
