@@ -178,8 +178,8 @@ func TestWait_growsFromOpeningToOpeningAndFallsBackAfterCalm(t *testing.T) {
 		m.advance(m.cur.until)
 		m.calls(3, Good, 0)
 	}
-	for _, want := range []time.Duration{5, 10, 20, 40, 80, 120, 120} {
-		trip(want * time.Second)
+	for _, want := range []int{5, 10, 20, 40, 80, 120, 120} {
+		trip(time.Duration(want) * time.Second)
 		heal()
 	}
 	m.advance(m.cur.since.Add(110 * time.Second))

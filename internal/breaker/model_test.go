@@ -2,6 +2,7 @@ package breaker_test
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"slices"
@@ -59,10 +60,7 @@ func newModel(cfg breaker.Config) *model {
 func (m *model) clone() *model {
 	c := *m
 	c.calls = slices.Clone(m.calls)
-	c.leases = make(map[int]time.Duration)
-	for k, v := range m.leases {
-		c.leases[k] = v
-	}
+	c.leases = maps.Clone(m.leases)
 	return &c
 }
 
@@ -237,10 +235,12 @@ func (m *model) counted(now time.Duration, v breaker.Verdict, slow bool, retryAf
 		return
 	}
 	m.calls = append(m.calls, modelCall{now, v != breaker.Good, slow})
-	if v == breaker.Good {
+	switch v {
+	case breaker.Good:
 		m.consecutive = 0
-	} else if v == breaker.Bad {
+	case breaker.Bad:
 		m.consecutive++
+	case breaker.Throttled, breaker.Ignored:
 	}
 	total, bad, slows := m.sum(now)
 	enough := m.cfg.MinCalls

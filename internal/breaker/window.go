@@ -72,10 +72,7 @@ func (w *timeRing) roll(now time.Time) {
 		return
 	}
 	steps := now.Sub(w.end) / w.width
-	w.end = w.end.Add(steps * w.width).Add(w.width)
-	if !now.Before(w.end) {
-		w.end = now.Add(w.width) // later than a Duration can tell
-	}
+	w.end = now.Add(w.width - now.Sub(w.end)%w.width)
 	for range min(steps+1, buckets) {
 		w.current = (w.current + 1) % buckets
 		w.all.sub(w.ring[w.current])

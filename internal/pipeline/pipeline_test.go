@@ -65,10 +65,6 @@ func (k *kit) handle(ctx context.Context, draining <-chan struct{}) job.Outcome 
 	return k.Handle(ctx, &job.Job{ID: "j", Stream: "S", Sequence: 1, Enqueued: time.Now()}, job.Record{Attempts: 1}, draining)
 }
 
-func always(r job.Result) scripted {
-	return func(context.Context, target.Request) job.Result { return r }
-}
-
 func broken() job.Result {
 	return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 503, Err: errors.New("503 from the target")}
 }

@@ -98,6 +98,11 @@ func setDefault[T comparable](field *T, value T) {
 
 // Validate reports every problem. Subjects themselves are checked by the queue.
 func (c Config) Validate(problem func(field, message string)) {
+	report := func(field, message string) {
+		if message != "" {
+			problem(field, message)
+		}
+	}
 	if c.Target == "" {
 		problem("target", "a pool needs a target")
 	}
@@ -115,27 +120,30 @@ func (c Config) Validate(problem func(field, message string)) {
 			problem("subjects."+name, "a priority needs at least one subject")
 		}
 	}
-	inRange(problem, "concurrency", c.Concurrency, 1, 10000)
-	inRange(problem, "prefetch", c.Prefetch, 0, 10000)
-	inRange(problem, "ack_wait", c.AckWait, time.Second, time.Hour)
-	inRange(problem, "max_message", c.MaxMessage, 1, 64<<20)
-	inRange(problem, "max_park", c.MaxPark, time.Second, time.Hour)
-	inRange(problem, "job_timeout", c.JobTimeout, 0, 24*time.Hour)
+	report("concurrency", outside(c.Concurrency, 1, 10000))
+	report("prefetch", outside(c.Prefetch, 0, 10000))
+	report("ack_wait", outside(c.AckWait, time.Second, time.Hour))
+	report("max_message", outside(c.MaxMessage, 1, 64<<20))
+	report("max_park", outside(c.MaxPark, time.Second, time.Hour))
+	report("job_timeout", outside(c.JobTimeout, 0, 24*time.Hour))
 	if c.OnExpired != "dead_letter" && c.OnExpired != "drop" {
 		problem("on_expired", fmt.Sprintf("%q is not allowed, use dead_letter or drop", c.OnExpired))
 	}
 	r := c.Redelivery
-	inRange(problem, "redelivery.max_attempts", r.MaxAttempts, 1, 1000)
-	inRange(problem, "redelivery.initial_backoff", r.InitialBackoff, time.Millisecond, time.Hour)
-	inRange(problem, "redelivery.max_backoff", r.MaxBackoff, r.InitialBackoff, 24*time.Hour)
-	inRange(problem, "redelivery.multiplier", r.Multiplier, 1, 100)
-	inRange(problem, "redelivery.max_age", r.MaxAge, time.Second, 365*24*time.Hour)
-	inRange(problem, "redelivery.max_deferrals", r.MaxDeferrals, 1, 1_000_000)
-	inRange(problem, "redelivery.max_crashes", r.MaxCrashes, 1, 100)
+	report("redelivery.max_attempts", outside(r.MaxAttempts, 1, 1000))
+	report("redelivery.initial_backoff", outside(r.InitialBackoff, time.Millisecond, time.Hour))
+	report("redelivery.max_backoff", outside(r.MaxBackoff, r.InitialBackoff, 24*time.Hour))
+	report("redelivery.multiplier", outside(r.Multiplier, 1, 100))
+	report("redelivery.max_age", outside(r.MaxAge, time.Second, 365*24*time.Hour))
+	report("redelivery.max_deferrals", outside(r.MaxDeferrals, 1, 1_000_000))
+	report("redelivery.max_crashes", outside(r.MaxCrashes, 1, 100))
 }
 
-func inRange[T int | int64 | float64 | time.Duration](problem func(field, message string), field string, v, low, high T) {
-	if v < low || v > high {
-		problem(field, fmt.Sprintf("%v is not allowed, use %v to %v", v, low, high))
+// outside says what is wrong with v, "" if nothing is. It is written so that
+// NaN is outside of every range.
+func outside[T int | int64 | float64 | time.Duration](v, low, high T) string {
+	if v >= low && v <= high {
+		return ""
 	}
+	return fmt.Sprintf("%v is not allowed, use %v to %v", v, low, high)
 }

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/workerd/workerd/internal/job"
@@ -54,7 +55,7 @@ func (l *ledger) note(j *job.Job, out job.Outcome, before job.Record) {
 		r.Panics++
 	}
 	if out.Err != nil {
-		r.Errors = append(r.Errors[:len(r.Errors):len(r.Errors)], out.Err.Error())
+		r.Errors = append(slices.Clip(r.Errors), out.Err.Error())
 		r.Errors = r.Errors[max(0, len(r.Errors)-ledgerErrors):]
 	}
 	if out.Last.Status != 0 {

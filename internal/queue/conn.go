@@ -20,8 +20,8 @@ const (
 	dialTimeout      = 5 * time.Second
 	pingInterval     = 5 * time.Second
 	pingsOutstanding = 2
-	reconnectMin     = 100 * time.Millisecond
-	reconnectMax     = 5 * time.Second
+	reconnectFirst   = 100 * time.Millisecond
+	reconnectLongest = 5 * time.Second
 	apiTimeout       = 5 * time.Second
 )
 
@@ -82,17 +82,25 @@ func (c *Conn) options(cfg Config) ([]nats.Option, error) {
 		nats.MaxPingsOutstanding(pingsOutstanding),
 		nats.CustomInboxPrefix(cfg.InboxPrefix),
 		nats.PermissionErrOnSubscribe(true),
-		nats.ConnectHandler(func(nc *nats.Conn) { c.event(slog.LevelInfo, "connected to NATS", "url", nc.ConnectedUrlRedacted()) }),
-		nats.ReconnectHandler(func(nc *nats.Conn) { c.event(slog.LevelInfo, "reconnected to NATS", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ConnectHandler(func(nc *nats.Conn) {
+			c.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted())
+			c.announce()
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			c.log.Info("reconnected to NATS", "url", nc.ConnectedUrlRedacted())
+			c.announce()
+		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
-				c.event(slog.LevelWarn, "lost the connection to NATS, reconnecting", "err", err)
-			} else {
-				c.event(slog.LevelDebug, "disconnected from NATS")
+				c.log.Warn("lost the connection to NATS, reconnecting", "err", err)
 			}
+			c.announce()
 		}),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.event(slog.LevelWarn, "cannot reach NATS, trying again", "err", err) }),
-		nats.ClosedHandler(func(*nats.Conn) { c.event(slog.LevelDebug, "connection to NATS closed") }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.log.Warn("cannot reach NATS, trying again", "err", err)
+			c.announce()
+		}),
+		nats.ClosedHandler(func(*nats.Conn) { c.announce() }),
 		nats.ErrorHandler(c.asyncError),
 	}
 	return appendAuth(opts, cfg)
@@ -130,21 +138,20 @@ func appendAuth(opts []nats.Option, cfg Config) ([]nats.Option, error) {
 	return opts, nil
 }
 
-// reconnectDelay doubles from reconnectMin to reconnectMax, jittered downwards
+// reconnectDelay doubles from reconnectFirst to reconnectLongest, jittered downwards
 // so that a fleet does not come back in step.
 func reconnectDelay(attempts int) time.Duration {
-	d := reconnectMin << min(attempts, 6)
-	d = min(d, reconnectMax)
+	d := reconnectFirst << min(attempts, 6)
+	d = min(d, reconnectLongest)
 	return d - time.Duration(rand.Float64()*0.5*float64(d))
 }
 
-// event logs a change of the connection and wakes whoever waits for one.
-func (c *Conn) event(level slog.Level, msg string, attrs ...any) {
+// announce wakes whoever waits for a change of the connection.
+func (c *Conn) announce() {
 	c.mu.Lock()
 	close(c.changed)
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
-	c.log.Log(context.Background(), level, msg, attrs...)
 }
 
 func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {

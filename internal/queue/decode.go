@@ -25,7 +25,7 @@ func decode(m *nats.Msg, meta *nats.MsgMetadata, cfg SourceConfig) *job.Job {
 		Header:     job.Header(m.Header),
 		Payload:    m.Data,
 		Priority:   cfg.Priority,
-		Deliveries: int(min(meta.NumDelivered, 1<<31-1)), //nolint:gosec // bounded
+		Deliveries: int(min(meta.NumDelivered, 1<<31-1)),
 		Enqueued:   meta.Timestamp,
 	}
 	j.ID = jobID(j)

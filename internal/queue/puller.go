@@ -27,9 +27,9 @@ const (
 	linger = 500 * time.Millisecond
 	// drainTimeout bounds the last round trip with the broker.
 	drainTimeout = 2 * time.Second
-	// retryMin and retryMax bound the wait after the broker refused a request.
-	retryMin = 100 * time.Millisecond
-	retryMax = 5 * time.Second
+	// firstRetry and longestRetry bound the wait after the broker refused a request.
+	firstRetry   = 100 * time.Millisecond
+	longestRetry = 5 * time.Second
 )
 
 // puller is the state of a running source. Only its goroutine touches it.
@@ -290,7 +290,7 @@ func (p *puller) expireOld(now time.Time) {
 }
 
 func (p *puller) nextBackoff() time.Duration {
-	p.backoff = min(max(retryMin, 2*p.backoff), retryMax)
+	p.backoff = min(max(firstRetry, 2*p.backoff), longestRetry)
 	return p.backoff - time.Duration(rand.Float64()*0.5*float64(p.backoff))
 }
 

@@ -73,37 +73,46 @@ func setDefault[T comparable](field *T, value T) {
 
 // Validate reports every problem of a config with its defaults filled in.
 func (c Config) Validate(problem func(field, message string)) {
-	inRange(problem, "max_attempts", c.MaxAttempts, 1, 100)
-	inRange(problem, "initial_backoff", c.InitialBackoff, time.Millisecond, time.Minute)
+	report := func(field, message string) {
+		if message != "" {
+			problem(field, message)
+		}
+	}
+	report("max_attempts", outside(c.MaxAttempts, 1, 100))
+	report("initial_backoff", outside(c.InitialBackoff, time.Millisecond, time.Minute))
 	// An initial_backoff out of range has been reported; it must not make the
 	// range of max_backoff an impossible one.
-	inRange(problem, "max_backoff", c.MaxBackoff, min(max(c.InitialBackoff, time.Millisecond), time.Minute), 5*time.Minute)
-	inRange(problem, "multiplier", c.Multiplier, 1, 100)
+	report("max_backoff", outside(c.MaxBackoff, min(max(c.InitialBackoff, time.Millisecond), time.Minute), 5*time.Minute))
+	report("multiplier", outside(c.Multiplier, 1, 100))
 	switch c.Jitter {
 	case JitterFull, JitterEqual, JitterNone:
 	default:
 		problem("jitter", fmt.Sprintf("%q is not allowed, use full, equal or none", c.Jitter))
 	}
-	inRangeOrOff(problem, "budget", c.Budget, 0.001, 1)
-	inRange(problem, "budget_max", c.BudgetMax, 1, 1_000_000)
-	inRangeOrOff(problem, "budget_min_per_second", c.BudgetMinPerSecond, 0.001, 1000)
+	report("budget", outsideOrOff(c.Budget, 0.001, 1))
+	report("budget_max", outside(c.BudgetMax, 1, 1_000_000))
+	report("budget_min_per_second", outsideOrOff(c.BudgetMinPerSecond, 0.001, 1000))
 }
 
 type number interface {
 	int | float64 | time.Duration
 }
 
-// inRange is written so that NaN is out of every range.
-func inRange[T number](problem func(field, message string), field string, v, low, high T) {
-	if !(v >= low && v <= high) {
-		problem(field, fmt.Sprintf("%v is not allowed, use %v to %v", v, low, high))
+// outside says what is wrong with v, "" if nothing is. It is written so that
+// NaN is outside of every range.
+func outside[T number](v, low, high T) string {
+	if v >= low && v <= high {
+		return ""
 	}
+	return fmt.Sprintf("%v is not allowed, use %v to %v", v, low, high)
 }
 
-func inRangeOrOff(problem func(field, message string), field string, v, low, high float64) {
-	if v != off && !(v >= low && v <= high) {
-		problem(field, fmt.Sprintf("%v is not allowed, use %v to %v, or -1 for off", v, low, high))
+func outsideOrOff(v, low, high float64) string {
+	message := outside(v, low, high)
+	if v == off || message == "" {
+		return ""
 	}
+	return message + ", or -1 for off"
 }
 
 // Policy is the part of a config that says how long to wait.

@@ -71,8 +71,12 @@ func TestConfig_reportsAllProblemsAtOnce(t *testing.T) {
 		},
 		ForwardHeaders: []string{"X-Good", "ce-*", "Cookie", "authorization", "X-Forwarded-For", "Nats-Msg-Id", "te", "*", "a*b", "", "a b", "x-A"},
 		Classify: []httptarget.Rule{
-			{Status: "409", Class: "success"}, {Status: "4xx", Class: "neutral"}, {Status: "500-504", Class: "failure"},
-			{Status: "9xx", Class: "success"}, {Status: "200", Class: "timeout"}, {Status: "", Class: ""},
+			{Status: "409", Class: "success"},
+			{Status: "4xx", Class: "neutral"},
+			{Status: "500-504", Class: "failure"},
+			{Status: "9xx", Class: "success"},
+			{Status: "200", Class: "timeout"},
+			{Status: "", Class: ""},
 		},
 	})
 	want := []string{

@@ -9,7 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) {
 	// net/http logs unsolicited answers, which garbage is.
-	log.SetOutput(io.Discard)
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	if err := trustTestServers(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -79,15 +79,15 @@ func TestTarget_keepsThePromisesOverTLS(t *testing.T) {
 }
 
 func harness(method string, start func(t testing.TB, d *targettest.Downstream) string) targettest.Harness {
-	make := func(t testing.TB, url string) target.Target {
+	at := func(t testing.TB, url string) target.Target {
 		return newTarget(t, httptarget.Config{
 			URL: url + "/jobs?key=" + canary, Method: method, ForwardHeaders: []string{"x-tenant"}, MaxResponse: 1 << 20,
 			Headers: map[string]string{"Authorization": "Bearer " + canary},
 		})
 	}
 	return targettest.Harness{
-		Start:           func(t testing.TB, d *targettest.Downstream) target.Target { return make(t, start(t, d)) },
-		StartRefused:    func(t testing.TB) target.Target { return make(t, "http://"+refusing(t)) },
+		Start:           func(t testing.TB, d *targettest.Downstream) target.Target { return at(t, start(t, d)) },
+		StartRefused:    func(t testing.TB) target.Target { return at(t, "http://"+refusing(t)) },
 		ForwardedHeader: "X-Tenant",
 		Secrets:         []string{canary},
 	}
@@ -121,7 +121,7 @@ func listen(t testing.TB) net.Listener {
 // serve runs a net/http server until the test ends and returns its URL.
 func serve(t testing.TB, handler http.Handler) string {
 	l := listen(t)
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -138,7 +138,7 @@ func serve(t testing.TB, handler http.Handler) string {
 // 127.0.0.1 and not for localhost.
 func serveTLS(t testing.TB, handler http.Handler) *httptest.Server {
 	server := httptest.NewUnstartedServer(handler)
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	return server

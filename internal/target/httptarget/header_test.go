@@ -77,7 +77,7 @@ func TestHeader_emptyPayloadHasTheKeyInLowerCase(t *testing.T) {
 	r := requestWith(nil)
 	r.Job.Payload = nil
 	out, err := p.build(r)
-	if err != nil || out[keyHeader] != nil || len(out["idempotency-key"]) != 1 {
+	if err != nil || out[keyHeader] != nil || len(map[string][]string(out)["idempotency-key"]) != 1 {
 		t.Errorf("%v, %v", out, err)
 	}
 }
@@ -93,7 +93,7 @@ func acceptedByNetHTTP(h http.Header) error {
 		return err
 	}
 	r.Header = h
-	if _, err = transport.RoundTrip(r); !errors.Is(err, errReached) { //nolint:bodyclose // there is no response
+	if _, err = transport.RoundTrip(r); !errors.Is(err, errReached) {
 		return err
 	}
 	return nil

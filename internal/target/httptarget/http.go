@@ -142,7 +142,7 @@ func (t *Target) Call(ctx context.Context, r target.Request) job.Result {
 	}
 	// The transport itself and not a Client: no redirects, no cookies, no
 	// error that quotes the URL.
-	resp, err := t.transport.RoundTrip(t.request(ctx, header, r.Job.Payload))
+	resp, err := t.transport.RoundTrip(t.request(ctx, header, r.Job.Payload)) //nolint:bodyclose // answered closes it
 	if err != nil {
 		return t.broken(ctx, err)
 	}

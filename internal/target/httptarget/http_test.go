@@ -82,7 +82,9 @@ func TestCall_judgesTheAnswer(t *testing.T) {
 				Classify: []httptarget.Rule{{Status: "418", Class: "neutral"}},
 			})
 			text := strings.ReplaceAll(c.text, "HOST", strings.TrimPrefix(address, "http://"))
-			fmt.Sscanf(c.raw[len("HTTP/1.1 "):], "%d", &c.want.Status)
+			if _, err := fmt.Sscanf(c.raw[len("HTTP/1.1 "):], "%d", &c.want.Status); err != nil {
+				t.Fatal(err)
+			}
 			if c.want.Status == 103 {
 				c.want.Status = 200
 			}
@@ -215,7 +217,7 @@ func TestCall_sendsTheJobAsIs(t *testing.T) {
 	if result := h.Call(t.Context(), r); result.Class != job.Success {
 		t.Fatal(result)
 	}
-	if body != "payload" || got.Method != "PUT" || got.RequestURI != "/a%2Fb?x=1" || got.ContentLength != 7 || "http://"+got.Host != address {
+	if body != "payload" || got.Method != http.MethodPut || got.RequestURI != "/a%2Fb?x=1" || got.ContentLength != 7 || "http://"+got.Host != address {
 		t.Errorf("%s %s, %d bytes for %s: %q", got.Method, got.RequestURI, got.ContentLength, got.Host, body)
 	}
 	want := map[string]string{

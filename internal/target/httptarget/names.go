@@ -41,7 +41,7 @@ func isToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		isAlnum := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'
-		if !isAlnum && !strings.Contains("!#$%&'*+-.^_`|~", string(rune(c))) {
+		if !isAlnum && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			return false
 		}
 	}

@@ -24,7 +24,7 @@ func checkResult(r job.Result, secrets []string) error {
 	case r.RetryAfter < 0:
 		return fmt.Errorf("negative Retry-After %s", r.RetryAfter)
 	case (r.Class == job.Success) != (r.Err == nil):
-		return fmt.Errorf("class %s with the error %v", r.Class, r.Err)
+		return fmt.Errorf("class %s with the error %s", r.Class, fmt.Sprint(r.Err))
 	case r.Err == nil:
 		return nil
 	}

@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -172,12 +173,10 @@ func (s *scene) wantSuccess(payload []byte) error {
 }
 
 func wantClass(result job.Result, allowed ...job.Class) error {
-	for _, class := range allowed {
-		if result.Class == class {
-			return nil
-		}
+	if slices.Contains(allowed, result.Class) {
+		return nil
 	}
-	return fmt.Errorf("the call ended as %s (%s, %v), want %v", result.Class, result.Reason, result.Err, allowed)
+	return fmt.Errorf("the call ended as %s (%s, %s), want %v", result.Class, result.Reason, fmt.Sprint(result.Err), allowed)
 }
 
 // ending is a call that is going on, and how to end its context.
@@ -205,7 +204,7 @@ func (e *ending) wait(cause error) (job.Result, error) {
 	e.cancel(cause)
 	<-e.done
 	if e.err == nil && !errors.Is(e.result.Err, cause) {
-		e.err = fmt.Errorf("the error %q does not wrap the cause %q", e.result.Err, cause)
+		e.err = fmt.Errorf("the error %q does not wrap the cause %w", fmt.Sprint(e.result.Err), cause)
 	}
 	return e.result, e.err
 }
