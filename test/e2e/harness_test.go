@@ -38,7 +38,7 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "workerd")
-	build := exec.Command("go", "build", "-o", binary, "../../cmd/workerd")
+	build := exec.Command("go", "build", raceFlag, "-o", binary, "../../cmd/workerd")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build workerd: %v\n%s", err, out)
 		return 1
@@ -183,6 +183,9 @@ func launch(t *testing.T, config string) *worker {
 	t.Cleanup(func() {
 		_ = w.cmd.Process.Kill()
 		<-w.done
+		if strings.Contains(w.stderr.String(), "DATA RACE") {
+			t.Errorf("workerd has a data race:\n%s", w.stderr.String())
+		}
 		if t.Failed() {
 			t.Logf("workerd said:\n%s", tail(w.stderr.String(), 60))
 		}
