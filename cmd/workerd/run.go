@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -101,18 +102,18 @@ func daemon(c *cli.Context, file *config.File, opts daemonOptions) error {
 	if err != nil {
 		return err
 	}
-	beside := make(chan error, 1)
 	ctx, cancel := context.WithCancel(drain)
 	defer cancel()
+	var beside sync.WaitGroup
+	var besideErr error
 	if opts.beside != nil {
-		go func() { beside <- opts.beside(ctx, a) }()
-	} else {
-		close(beside)
+		beside.Go(func() { besideErr = opts.beside(ctx, a) })
 	}
 	err = a.Run(drain, hurry)
 	cancel()
-	if e := <-beside; err == nil {
-		err = e
+	beside.Wait()
+	if err == nil {
+		err = besideErr
 	}
 	if errors.Is(err, app.ErrIncomplete) {
 		return &coded{code: exitTempFail, err: err}

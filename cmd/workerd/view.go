@@ -59,16 +59,16 @@ func pending(p admin.Pool) string {
 }
 
 func trouble(now, last admin.Jobs) string {
-	s := ""
+	var s strings.Builder
 	for _, t := range []struct {
 		n    uint64
 		word string
 	}{{now.Retry - last.Retry, "retry"}, {now.Deferred - last.Deferred, "deferred"}, {now.Dead - last.Dead, "dead"}} {
 		if t.n > 0 {
-			s += fmt.Sprintf(" +%d %s", t.n, t.word)
+			fmt.Fprintf(&s, " +%d %s", t.n, t.word)
 		}
 	}
-	return s
+	return s.String()
 }
 
 // bar shows how full something is in eight cells.

@@ -25,6 +25,8 @@ func TestConfig_everyProblemIsReported(t *testing.T) {
 		{admin.Config{}, ""},
 		{admin.Config{Listen: "0.0.0.0:8422"}, ""},
 		{admin.Config{Listen: ":0", Token: token}, ""},
+		{admin.Config{Listen: "unix:/run/x.sock", Pprof: true}, ""},
+		{admin.Config{Listen: "unix:"}, "listen"},
 		{admin.Config{Listen: "8422"}, "listen"},
 		{admin.Config{Listen: "localhost:http"}, "listen"},
 		{admin.Config{Listen: "localhost:65536"}, "listen"},

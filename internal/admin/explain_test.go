@@ -17,36 +17,44 @@ func TestComplete_everyPoolThatDoesNotRunSaysWhy(t *testing.T) {
 	}{
 		{admin.Pool{State: admin.PoolRunning}, open, ""},
 		{
-			admin.Pool{State: admin.PoolRunning, Consumers: []admin.Consumer{{Name: "a", Ready: true}, {Name: "b", Problem: "no stream"}}}, open,
+			admin.Pool{State: admin.PoolRunning, Consumers: []admin.Consumer{{Name: "a", Ready: true}, {Name: "b", Problem: "no stream"}}},
+			open,
 			"consumer b is not ready: no stream",
 		},
 		{
-			admin.Pool{State: admin.PoolStarting, Since: since, Consumers: []admin.Consumer{{Name: "b"}}}, open,
+			admin.Pool{State: admin.PoolStarting, Since: since, Consumers: []admin.Consumer{{Name: "b"}}},
+			open,
 			"waiting for its consumers for 3m12s; consumer b is not ready: reason unknown; it starts by itself once they are ready",
 		},
 		{
-			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker", Since: since}, open,
+			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker", Since: since},
+			open,
 			"held for 3m12s: breaker of t is open (17 of 20 calls failed); probes in 6s; nothing is lost, jobs stay in the stream",
 		},
 		{
-			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker"}, admin.Breaker{State: admin.BreakerHalfOpen, Probes: 1, Proven: 2},
+			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker"},
+			admin.Breaker{State: admin.BreakerHalfOpen, Probes: 1, Proven: 2},
 			"held: breaker of t is half open; probing, 2 good so far, 1 running; nothing is lost, jobs stay in the stream",
 		},
 		{
-			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker"}, admin.Breaker{State: admin.BreakerForcedOpen, Note: "deploy", Until: at(-time.Hour)},
+			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker"},
+			admin.Breaker{State: admin.BreakerForcedOpen, Note: "deploy", Until: at(-time.Hour)},
 			`held: breaker of t was opened by an operator ("deploy"); ends in 1h; nothing is lost, jobs stay in the stream`,
 		},
 		{
-			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker", Until: at(time.Second)}, admin.Breaker{State: admin.BreakerClosed},
+			admin.Pool{State: admin.PoolHeld, HoldReason: "breaker", Until: at(time.Second)},
+			admin.Breaker{State: admin.BreakerClosed},
 			"held: breaker; ends now; nothing is lost, jobs stay in the stream",
 		},
 		{
-			admin.Pool{State: admin.PoolHeld, HoldReason: "rate_limit", Until: at(-1500 * time.Millisecond)}, open,
+			admin.Pool{State: admin.PoolHeld, HoldReason: "rate_limit", Until: at(-1500 * time.Millisecond)},
+			open,
 			"held: rate limit; ends in 1.5s; nothing is lost, jobs stay in the stream",
 		},
 		{admin.Pool{State: "new"}, open, "held: reason unknown; ends when that does; nothing is lost, jobs stay in the stream"},
 		{
-			admin.Pool{State: admin.PoolDraining, InFlight: 1}, open,
+			admin.Pool{State: admin.PoolDraining, InFlight: 1},
+			open,
 			"draining: nothing new starts, jobs that had not started were handed back; 1 is still running and may finish",
 		},
 		{admin.Pool{State: admin.PoolStopped, Since: at(2 * time.Second)}, open, "stopped for 2s; its jobs stay in the stream for other replicas"},

@@ -26,18 +26,23 @@ func span(d time.Duration) string {
 	case d < time.Minute:
 		return strconv.FormatInt(int64(d/time.Second), 10) + "s"
 	case d < time.Hour:
-		return units(d, time.Minute, "m", time.Second, "s")
+		return units(d, unit{time.Minute, "m"}, unit{time.Second, "s"})
 	case d < day:
-		return units(d, time.Hour, "h", time.Minute, "m")
+		return units(d, unit{time.Hour, "h"}, unit{time.Minute, "m"})
 	}
-	return units(d, day, "d", time.Hour, "h")
+	return units(d, unit{day, "d"}, unit{time.Hour, "h"})
+}
+
+type unit struct {
+	size time.Duration
+	name string
 }
 
 // units writes a duration as so many of a big unit and the rest in a small one.
-func units(d, big time.Duration, bigName string, small time.Duration, smallName string) string {
-	s := strconv.FormatInt(int64(d/big), 10) + bigName
-	if rest := int64(d % big / small); rest > 0 {
-		s += strconv.FormatInt(rest, 10) + smallName
+func units(d time.Duration, big, small unit) string {
+	s := strconv.FormatInt(int64(d/big.size), 10) + big.name
+	if rest := int64(d % big.size / small.size); rest > 0 {
+		s += strconv.FormatInt(rest, 10) + small.name
 	}
 	return s
 }

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // G108: it registers on the default mux too, which nobody serves
+	"net/http/pprof" // it registers on the default mux too, which nobody serves
 	"strings"
 	"time"
 )
@@ -24,9 +25,7 @@ func (s *Server) routes(loopback bool) map[string]http.Handler {
 		"/api/v1/status": http.HandlerFunc(s.status),
 		"/version":       http.HandlerFunc(s.version),
 	}
-	for path, file := range staticFiles() {
-		r[path] = file
-	}
+	maps.Copy(r, staticFiles())
 	if s.cfg.Pprof {
 		g := guard{token: s.cfg.Token, loopback: loopback}
 		r["/debug/pprof/"] = g.wrap(pprof.Index)

@@ -47,7 +47,7 @@ func New(cfg Config, backend Backend, metrics http.Handler, log *slog.Logger) *S
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	limited := newLimiter(l, maxConns)
 	h := &http.Server{
-		Handler:           s.handler(isLoopback(l.Addr())),
+		Handler:           s.handler(isLocal(l.Addr())),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,

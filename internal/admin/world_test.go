@@ -135,8 +135,6 @@ func noon() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) }
 
 func at(before time.Duration) time.Time { return noon().Add(-before) }
 
-func f64(v float64) *float64 { return &v }
-
 func consumers(pool string, pending uint64) []admin.Consumer {
 	return []admin.Consumer{
 		{Name: pool + "-high", Stream: "JOBS", Priority: "high", Ready: true, Pending: pending / 10},
@@ -154,20 +152,20 @@ func calmDay() *fake {
 		Pools: []admin.Pool{
 			{
 				Name: "email", Target: "mailer", State: admin.PoolRunning, Concurrency: 16, Limit: 16, InFlight: 14, Waiting: 3,
-				OldestJobAgeSeconds: 0.42, JobsPerSecond: f64(88.2), LastCompletion: noon(), Jobs: admin.Jobs{OK: 1_012_345, Retry: 13_310, Deferred: 20},
+				OldestJobAgeSeconds: 0.42, JobsPerSecond: new(88.2), LastCompletion: noon(), Jobs: admin.Jobs{OK: 1_012_345, Retry: 13_310, Deferred: 20},
 				Consumers: consumers("email", 1204),
 			},
 			{
 				Name: "reports", Target: "pdf", State: admin.PoolRunning, Concurrency: 4, Limit: 4, InFlight: 1,
-				OldestJobAgeSeconds: 11.4, JobsPerSecond: f64(0.04), Jobs: admin.Jobs{OK: 611}, Consumers: consumers("reports", 0),
+				OldestJobAgeSeconds: 11.4, JobsPerSecond: new(0.04), Jobs: admin.Jobs{OK: 611}, Consumers: consumers("reports", 0),
 			},
 		},
 		Targets: []admin.Target{
 			{
-				Name: "mailer", Kind: "http", URL: "http://mailer.internal:8080/send", Calls: 1_025_700, Failed: 13_400, CallsPerSecond: f64(91),
-				RetryBudgetRatio: f64(0.97), Breaker: admin.Breaker{State: admin.BreakerClosed, Total: 512, Bad: 6},
+				Name: "mailer", Kind: "http", URL: "http://mailer.internal:8080/send", Calls: 1_025_700, Failed: 13_400, CallsPerSecond: new(91.0),
+				RetryBudgetRatio: new(0.97), Breaker: admin.Breaker{State: admin.BreakerClosed, Total: 512, Bad: 6},
 			},
-			{Name: "pdf", Kind: "http", URL: "http://pdf:9000/", Calls: 611, CallsPerSecond: f64(0.04), Breaker: admin.Breaker{State: admin.BreakerClosed}},
+			{Name: "pdf", Kind: "http", URL: "http://pdf:9000/", Calls: 611, CallsPerSecond: new(0.04), Breaker: admin.Breaker{State: admin.BreakerClosed}},
 		},
 	}}
 }
@@ -178,7 +176,7 @@ func outage() *fake {
 	s := &f.status
 	s.Pools[1] = admin.Pool{
 		Name: "reports", Target: "pdf", State: admin.PoolHeld, HoldReason: "breaker", Since: at(3*time.Minute + 12*time.Second), Until: at(-6 * time.Second),
-		Concurrency: 4, JobsPerSecond: f64(0), Jobs: admin.Jobs{OK: 611, Retry: 40, Dead: 2}, Consumers: consumers("reports", 9551),
+		Concurrency: 4, JobsPerSecond: new(0.0), Jobs: admin.Jobs{OK: 611, Retry: 40, Dead: 2}, Consumers: consumers("reports", 9551),
 	}
 	s.Pools = append(s.Pools, admin.Pool{
 		Name: "thumbnails", Target: "images", State: admin.PoolHeld, HoldReason: "breaker", Since: at(20 * time.Second),
@@ -190,9 +188,9 @@ func outage() *fake {
 	s.Targets[1].Breaker = admin.Breaker{
 		State: admin.BreakerOpen, Reason: "failure_rate", Since: at(14 * time.Second), Until: at(-6 * time.Second), Opens: 3, Total: 20, Bad: 17, Rejected: 12,
 	}
-	s.Targets[1].RetryBudgetRatio, s.Targets[1].Failed = f64(0), 57
+	s.Targets[1].RetryBudgetRatio, s.Targets[1].Failed = new(0.0), 57
 	s.Targets = append(s.Targets, admin.Target{
-		Name: "images", Kind: "http", URL: "https://img.example/api", Calls: 98, Failed: 11, CallsPerSecond: f64(0.2), RetryBudgetRatio: f64(0.4),
+		Name: "images", Kind: "http", URL: "https://img.example/api", Calls: 98, Failed: 11, CallsPerSecond: new(0.2), RetryBudgetRatio: new(0.4),
 		Breaker: admin.Breaker{State: admin.BreakerHalfOpen, Since: at(time.Second), Probes: 1, Proven: 2, Rejected: 3},
 	})
 	s.Failures = []admin.Failure{
@@ -240,9 +238,9 @@ func hostile() *fake {
 	for i, a := range attacks() {
 		s.Pools = append(s.Pools, admin.Pool{
 			Name: a, Target: a, State: []admin.PoolState{admin.PoolHeld, admin.PoolState(a)}[i%2], HoldReason: a, Why: []string{"", a}[i%2], Concurrency: 1 << 62, InFlight: -5,
-			OldestJobAgeSeconds: 1e300, JobsPerSecond: f64(1e18), Consumers: []admin.Consumer{{Name: a, Problem: a, Pending: 1 << 63}},
+			OldestJobAgeSeconds: 1e300, JobsPerSecond: new(1e18), Consumers: []admin.Consumer{{Name: a, Problem: a, Pending: 1 << 63}},
 		})
-		s.Targets = append(s.Targets, admin.Target{Name: a, Kind: a, URL: a, Why: a, Breaker: admin.Breaker{State: a, Reason: a, Note: a}, RetryBudgetRatio: f64(-7e300)})
+		s.Targets = append(s.Targets, admin.Target{Name: a, Kind: a, URL: a, Why: a, Breaker: admin.Breaker{State: a, Reason: a, Note: a}, RetryBudgetRatio: new(-7e300)})
 		s.Failures = append(s.Failures, admin.Failure{At: noon(), Pool: a, Target: a, JobID: a, Subject: a, Outcome: a, Reason: a, Error: a, NextSeconds: 1e300})
 		s.Checks = append(s.Checks, admin.Check{Name: a, Message: a})
 	}

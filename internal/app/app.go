@@ -28,7 +28,7 @@ import (
 	"github.com/workerd/workerd/internal/shutdown"
 )
 
-// ErrIncomplete: the drain ended with jobs interrupted or settlements not
+// ErrIncomplete says that the drain ended with jobs interrupted or settlements not
 // confirmed. Nothing is lost; the stream has the jobs.
 var ErrIncomplete = errors.New("drain incomplete")
 
@@ -124,8 +124,7 @@ func (a *App) build() error {
 	}
 	a.buildPools()
 	a.metrics.Watch(a.sources())
-	web := a.cfg.Admin
-	a.admin = admin.New(admin.Config{Listen: web.Listen, Token: web.Token, Pprof: web.Pprof}, a, metrics.Handler(registry), a.log)
+	a.admin = admin.New(a.cfg.Admin, a, metrics.Handler(registry), a.log)
 	return nil
 }
 
@@ -158,13 +157,9 @@ func (a *App) Run(drain, hurry context.Context) error {
 
 	var web sync.WaitGroup
 	web.Go(func() { a.serve(serve) })
-	pools := make(chan struct{})
 	a.background.Go(func() { a.setUp(fetch) })
 	a.background.Go(func() { a.watchLag(fetch) })
-	go func() { // owner: Run, which waits for pools below unless a call ignores its context
-		a.runPools(fetch, work)
-		close(pools)
-	}()
+	pools := a.startPools(fetch, work)
 	a.enter("running")
 	a.log.Info("workerd is running", "instance", a.id, "version", a.opts.Version,
 		"admin", a.Addr().String(), "pools", len(a.pools), "targets", len(a.targets))
@@ -181,12 +176,17 @@ func (a *App) Run(drain, hurry context.Context) error {
 	return a.verdict(err)
 }
 
-func (a *App) runPools(fetch, work context.Context) {
-	var wg sync.WaitGroup
+// startPools returns what is closed when every pool has settled everything.
+// The phases of the shutdown wait for it; only a call that ignores the end of
+// its context can outlast them, and it must not keep the process.
+func (a *App) startPools(fetch, work context.Context) <-chan struct{} {
+	var running, all sync.WaitGroup
 	for _, c := range a.pools {
-		wg.Go(func() { c.pool.Run(fetch, work) })
+		running.Go(func() { c.pool.Run(fetch, work) })
 	}
-	wg.Wait()
+	settled := make(chan struct{})
+	all.Go(func() { running.Wait(); close(settled) })
+	return settled
 }
 
 // serve answers on the admin listener. Work goes on without it.

@@ -117,7 +117,7 @@ func (c *compartment) consumers() []admin.Consumer {
 		}
 		st, lag := s.Stats(), lags[priority]
 		list = append(list, admin.Consumer{
-			Name: st.Consumer, Stream: st.Stream, Priority: job.Priority(priority).String(), //nolint:gosec // an index below job.Priorities
+			Name: st.Consumer, Stream: st.Stream, Priority: job.Priority(priority).String(),
 			Ready: st.Ready, Problem: st.Problem, Pending: lag.Pending, AckPending: lag.AckPending,
 		})
 	}

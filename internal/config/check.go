@@ -15,7 +15,7 @@ import (
 // check compares the parts with each other.
 func (l *loader) check() {
 	if len(l.file.Pools) == 0 {
-		l.problem(CodeRequired, "pools", "at least one pool is required", "see workerd init for a starting point")
+		l.problem(CodeRequired, "pools", "at least one pool is required", "write for example pools: {email: {target: mailer, stream: JOBS, subjects: {normal: [jobs.email.>]}}}")
 	}
 	for name, t := range l.file.Targets {
 		if t.protocols() != 1 {
@@ -270,7 +270,7 @@ func (l *loader) checkDrain() {
 }
 
 func (l *loader) checkAdmin() {
-	if a := l.file.Admin; !a.Loopback() && a.Token == "" {
+	if a := l.file.Admin; !a.Local() && a.Token == "" {
 		l.problem(CodeOpenAdmin, "admin.listen", fmt.Sprintf("%s can be reached from other machines and there is no token", quote(a.Listen)), "set admin.token, or listen on 127.0.0.1; controls stay closed until then")
 	}
 }

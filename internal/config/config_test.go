@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func env(name string) (string, bool) {
 	v, ok := map[string]string{
-		"USER_NAME": "alice", "PASSWORD": "hunter2-canary", "WORD": "word: [${USER_NAME}", "WORKERS": "32", "EMPTY": "",
+		"USER_NAME": "alice", "PASSWORD": "hunter2-canary-bird", "WORD": "word: [${USER_NAME}", "WORKERS": "32", "EMPTY": "",
 		"CANARY": "visible", "FILE_SECRET": "not a url",
 	}[name]
 	return v, ok

@@ -1,19 +1,15 @@
 package config
 
 import (
-	"fmt"
 	"math"
-	"net"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/workerd/workerd/internal/admin"
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/dlq"
 	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/retry"
-	"github.com/workerd/workerd/internal/secret"
 	"github.com/workerd/workerd/internal/shed"
 	"github.com/workerd/workerd/internal/target/httptarget"
 )
@@ -39,7 +35,7 @@ type File struct {
 	// Drain says how workerd stops.
 	Drain DrainConfig `yaml:"drain"`
 	// Admin is the listener for the status page, health, metrics and controls.
-	Admin AdminConfig `yaml:"admin"`
+	Admin admin.Config `yaml:"admin"`
 	// Log says what is written to stderr.
 	Log LogConfig `yaml:"log"`
 
@@ -77,19 +73,6 @@ type DrainConfig struct {
 	// balancers in front of the admin listener, 0 to 5m. It comes on top of
 	// timeout. Default: 0.
 	PreStopDelay time.Duration `yaml:"pre_stop_delay"`
-}
-
-// AdminConfig is the one HTTP listener of workerd.
-type AdminConfig struct {
-	// Listen is host:port or unix:/path. Default: 127.0.0.1:8422.
-	Listen string `yaml:"listen"`
-	// Token that controls (pause, reload, drain, pprof) ask for. Without one
-	// they are open on loopback and on a unix socket only, and closed
-	// otherwise. Default: none.
-	Token secret.Secret `yaml:"token"`
-	// Pprof serves profiles under /debug/pprof/, guarded as controls are.
-	// Default: false.
-	Pprof bool `yaml:"pprof"`
 }
 
 // LogConfig says what is written to stderr.
@@ -200,39 +183,6 @@ func (c DrainConfig) Validate(problem func(field, message string)) {
 	within(problem, "timeout", c.Timeout, bounds{time.Second, 24 * time.Hour})
 	within(problem, "flush_timeout", c.FlushTimeout, bounds{100 * time.Millisecond, max(c.Timeout, 100*time.Millisecond)})
 	within(problem, "pre_stop_delay", c.PreStopDelay, bounds{0, 5 * time.Minute})
-}
-
-// WithDefaults fills in what was not said.
-func (c AdminConfig) WithDefaults() AdminConfig {
-	setDefault(&c.Listen, "127.0.0.1:8422")
-	return c
-}
-
-// Validate reports every problem.
-func (c AdminConfig) Validate(problem func(field, message string)) {
-	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
-		if path == "" {
-			problem("listen", "unix: needs the path of a socket, as in unix:/run/workerd/admin.sock")
-		}
-		return
-	}
-	_, port, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		problem("listen", fmt.Sprintf("%q is not an address, use host:port or unix:/path", c.Listen))
-		return
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		problem("listen", fmt.Sprintf("port %q is not allowed, use 0 to 65535", port))
-	}
-}
-
-// Loopback tells whether only this machine can reach the listener.
-func (c AdminConfig) Loopback() bool {
-	if strings.HasPrefix(c.Listen, "unix:") {
-		return true
-	}
-	host, _, _ := net.SplitHostPort(c.Listen)
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // WithDefaults fills in what was not said.

@@ -63,7 +63,7 @@ func checkPositions(t testing.TB, source string, problems config.Problems) {
 
 // TestLoad_secretsAreInNoProblem plants a canary wherever a secret may stand.
 func TestLoad_secretsAreInNoProblem(t *testing.T) {
-	const canary = "hunter2-canary"
+	const canary = "hunter2-canary-bird"
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte(canary+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -90,16 +90,16 @@ func TestLoad_secretsAreInNoProblem(t *testing.T) {
 }
 
 func TestShow_secretsAreHidden(t *testing.T) {
-	const canary = "hunter2-canary"
+	const canary = "hunter2-canary-bird"
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte("http://"+canary+"/\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, problems := load(`
-nats: {url: "nats://me:hunter2-canary@h:1,nats://hunter2-canary@h", user: u, password: "${PASSWORD}"}
-targets: {t: {http: {url: "${file:` + file + `}", headers: {X: hunter2-canary}}}}
+nats: {url: "nats://me:hunter2-canary-bird@h:1,nats://hunter2-canary-bird@h", user: u, password: "${PASSWORD}"}
+targets: {t: {http: {url: "${file:` + file + `}", headers: {X: hunter2-canary-bird}}}}
 pools: {p: {target: t, stream: S, subjects: {normal: [a]}}}
-admin: {token: hunter2-canary}
+admin: {token: hunter2-canary-bird}
 `)
 	if f == nil {
 		t.Fatal(problems)

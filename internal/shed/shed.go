@@ -23,6 +23,7 @@ package shed
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/workerd/workerd/internal/job"
 )
@@ -38,9 +39,7 @@ type Config struct {
 // WithDefaults fills in what was not said.
 func (c Config) WithDefaults() Config {
 	shares := map[string]float64{"critical": 1, "high": 0.95, "normal": 0.85, "low": 0.6}
-	for name, share := range c.Shares {
-		shares[name] = share
-	}
+	maps.Copy(shares, c.Shares)
 	c.Shares = shares
 	return c
 }
