@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -73,7 +72,7 @@ func checkCommand() *cli.Command {
 		Name: "check", Aliases: []string{"validate", "lint"}, Usage: "Validate configurations without touching the network",
 		ArgsUsage:   "[FILE...]",
 		Description: "Prints every problem with its place. Example: workerd check workerd.yaml\nExit codes: 0 valid, 3 warnings with --strict, 78 errors.",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "strict", Usage: "treat warnings as a failure (exit code 3)"}},
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "strict", Usage: "treat warnings as a failure (exit code 3)", DisableDefaultText: true}},
 		Action:      check,
 	}
 }
@@ -83,22 +82,22 @@ func check(c *cli.Context) error {
 	if len(names) == 0 {
 		names = []string{configFile(c)}
 	}
-	var errs []error
-	warned := false
+	failed, warned := false, false
 	for _, name := range names {
 		file, problems, err := loadConfig(c, name)
 		if err != nil {
-			errs = append(errs, err)
+			report(err, c.App.ErrWriter)
+			failed = true
 			continue
 		}
 		warnings := len(problems.Warnings())
 		warned = warned || warnings > 0
 		fmt.Fprintf(c.App.Writer, "%s: ok%s · %s · %s\n", name, counted(", %d warning", warnings), plural(len(file.Pools), "pool"), plural(len(file.Targets), "target"))
 	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	if warned && c.Bool("strict") {
+	switch {
+	case failed:
+		return &coded{code: exitConfig, err: errReported}
+	case warned && c.Bool("strict"):
 		return &coded{code: exitLint, err: errReported}
 	}
 	return nil
@@ -127,7 +126,7 @@ func showCommand() *cli.Command {
 		Name: "show", Usage: "Print the effective configuration: defaults filled in, secrets hidden",
 		ArgsUsage:   "[FILE]",
 		Description: "Example: workerd show workerd.yaml --changed",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "changed", Usage: "only what differs from the defaults"}},
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "changed", Usage: "only what differs from the defaults", DisableDefaultText: true}},
 		Action: func(c *cli.Context) error {
 			file, _, err := loadConfig(c, configFile(c))
 			if err != nil {

@@ -29,7 +29,7 @@ func devCommand() *cli.Command {
 		Description: "Needs nothing but this binary. With a FILE it runs that configuration on an embedded broker, without downstream and sample jobs.\n" +
 			"Example: workerd dev",
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "for", Usage: "drain and exit after this time instead of on a signal"},
+			&cli.DurationFlag{Name: "for", Usage: "drain and exit after this time instead of on a signal", DefaultText: "run on"},
 			&cli.Float64Flag{Name: "rate", Usage: "sample jobs per second, 0 for none", Value: demoRate},
 		},
 		Action: dev,

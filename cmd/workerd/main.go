@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/workerd/workerd/internal/config"
 )
 
 // Exit codes, those of sysexits.h where it has one.
@@ -76,7 +78,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Usage:           "pulls jobs from NATS JetStream and calls a downstream service for each",
 		HideHelpCommand: true,
 		HideVersion:     true,
-		Suggest:         true,
+		UsageText:       "workerd COMMAND [OPTIONS] [ARGUMENTS]",
 		Reader:          stdin,
 		Writer:          stdout,
 		ErrWriter:       stderr,
@@ -86,6 +88,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		DisableSliceFlagSeparator: true,
 		OnUsageError:              usageError,
 		Action:                    root,
+		// The library adds it only if there is no command of that name.
+		Flags: []cli.Flag{cli.HelpFlag},
 		Commands: []*cli.Command{
 			runCommand(), devCommand(), checkCommand(), showCommand(), publishCommand(), healthcheckCommand(), versionCommand(),
 		},
@@ -118,19 +122,42 @@ func root(c *cli.Context) error {
 }
 
 func unknownCommand(c *cli.Context, name string) error {
+	var names []string
+	for _, command := range c.App.Commands {
+		names = append(names, command.Names()...)
+	}
 	hint := "`workerd help` lists the commands"
-	if s := cli.SuggestCommand(c.App.Commands, name); s != "" {
+	if s := config.Nearest(name, names); s != "" {
 		hint = fmt.Sprintf("did you mean `workerd %s`?", s)
 	}
 	return fail(exitUsage, hint, "unknown command %q", name)
 }
 
 func usageError(c *cli.Context, err error, _ bool) error {
-	name := "workerd help"
+	hint := "see `workerd help`"
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "workerd" {
-		name = "workerd " + c.Command.Name + " --help"
+		hint = "see `workerd " + c.Command.Name + " --help`"
 	}
-	return fail(exitUsage, "see `"+name+"`", "%s", strings.TrimPrefix(err.Error(), "flag provided but not defined: "))
+	flag, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: ")
+	if !unknown {
+		return fail(exitUsage, hint, "%w", err)
+	}
+	flag = strings.TrimLeft(flag, "-")
+	if s := config.Nearest(flag, flagNames(c)); s != "" {
+		hint = fmt.Sprintf("did you mean --%s?", s)
+	}
+	return fail(exitUsage, hint, "unknown flag --%s", flag)
+}
+
+// flagNames are the long names of a command's flags.
+func flagNames(c *cli.Context) []string {
+	names := []string{"help"}
+	if c.Command != nil {
+		for _, f := range c.Command.Flags {
+			names = append(names, f.Names()[0])
+		}
+	}
+	return names
 }
 
 // reorder moves flags in front of arguments: the library takes a flag that

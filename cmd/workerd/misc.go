@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ func publishCommand() *cli.Command {
 		Description: "Example: workerd publish jobs.email.normal '{\"to\":\"a@example.org\"}' --id mail-42",
 		Flags: append(natsFlags(),
 			&cli.StringFlag{Name: "id", Usage: "job id; the stream takes the same id only once within its duplicate window"},
-			&cli.DurationFlag{Name: "ttl", Usage: "the job must start within this time"},
+			&cli.DurationFlag{Name: "ttl", Usage: "the job must start within this time", DefaultText: "no limit"},
 			&cli.StringSliceFlag{Name: "header", Aliases: []string{"H"}, Usage: "header as `KEY:VALUE`, may be repeated"},
 			&cli.IntFlag{Name: "count", Usage: "send it so many times (not with --id)", Value: 1}),
 		Action: publish,
@@ -139,7 +140,7 @@ func healthcheckCommand() *cli.Command {
 		Description: "For HEALTHCHECK in images without a shell. Example: workerd healthcheck --ready",
 		Flags: []cli.Flag{
 			adminFlag(),
-			&cli.BoolFlag{Name: "ready", Usage: "ask whether it is ready instead"},
+			&cli.BoolFlag{Name: "ready", Usage: "ask whether it is ready instead", DisableDefaultText: true},
 			&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for the answer", Value: time.Second},
 		},
 		Action: healthcheck,
@@ -216,6 +217,8 @@ func version() build {
 	return b
 }
 
+func isEmpty(s string) bool { return s == "" }
+
 func versionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "Print version and build",
@@ -226,8 +229,8 @@ func versionCommand() *cli.Command {
 			case "json":
 				return json.NewEncoder(c.App.Writer).Encode(b)
 			case "text":
-				fmt.Fprintf(c.App.Writer, "workerd %s %s %s\n", b.Version, b.Revision, b.Go)
-				return nil
+				_, err := fmt.Fprintln(c.App.Writer, strings.Join(slices.DeleteFunc([]string{"workerd", b.Version, b.Revision, b.Go}, isEmpty), " "))
+				return err
 			}
 			return fail(exitUsage, "", "--output %q is not allowed, use text or json", c.String("output"))
 		},

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -29,7 +30,7 @@ func runCommand() *cli.Command {
 		Description: "Runs until SIGTERM or SIGINT, then drains: a second signal hurries, a third ends at once.\n" +
 			"Example: workerd run workerd.yaml\nExit codes: 0 clean, 75 jobs were interrupted and handed back, 78 invalid configuration.",
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "drain-timeout", Usage: "overrides drain.timeout"},
+			&cli.DurationFlag{Name: "drain-timeout", Usage: "overrides drain.timeout", DefaultText: "that of the file"},
 			&cli.StringFlag{Name: "log-level", Usage: "overrides log.level (debug, info, warn, error)"},
 			&cli.StringFlag{Name: "log-format", Usage: "overrides log.format (auto, text, json)"},
 		},
@@ -89,6 +90,8 @@ func daemon(c *cli.Context, file *config.File, opts daemonOptions) error {
 	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare)); err != nil {
 		log.Debug("no memory limit taken from the container", "err", err)
 	}
+	// Libraries that write with package log are to write here, too.
+	slog.SetDefault(log)
 	// From here on a signal means drain, even while things are being set up.
 	ends := context.Background()
 	if opts.limit > 0 {
@@ -99,6 +102,9 @@ func daemon(c *cli.Context, file *config.File, opts daemonOptions) error {
 	drain, hurry, stop := shutdown.Signals(ends)
 	defer stop()
 	a, err := app.New(file, app.Options{Log: log, Version: version().Version})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fail(exitFailure, "is another workerd running? change admin.listen, or the port in nats.url if the broker is embedded", "%w", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 
 func TestHealth_answersInWordsAndStatus(t *testing.T) {
 	well := calmDay()
-	ill := &fake{live: well.live, ready: []admin.Check{{Name: "nats", OK: true}, {Name: "draining", Message: "since 6s"}, {Name: "consumers"}}}
+	ill := &fake{live: well.live, ready: []admin.Check{{Name: "nats", OK: true}, {Name: "shutdown", Message: "since 6s"}, {Name: "consumers"}}}
 	dead := &fake{live: []admin.Check{{Name: "pools", Message: "line one\nline two\x1b[0m"}}, ready: well.ready}
 	for _, c := range []struct {
 		path   string
@@ -24,9 +24,9 @@ func TestHealth_answersInWordsAndStatus(t *testing.T) {
 		{"/-/ready?verbose=1", well, 200, "[+]nats ok\n[+]consumers ok: 4 of 4\nreadyz check passed\n"},
 		{"/healthz?verbose", well, 200, "[+]pools ok\n[+]nats ok\n[+]consumers ok: 4 of 4\nhealthz check passed\n"},
 		{"/readyz?verbose&exclude=nats", well, 200, "[+]consumers ok: 4 of 4\nreadyz check passed\n"},
-		{"/readyz", ill, 503, "[+]nats ok\n[-]draining failed: since 6s\n[-]consumers failed\nreadyz check failed\n"},
-		{"/-/ready", ill, 503, "[+]nats ok\n[-]draining failed: since 6s\n[-]consumers failed\nreadyz check failed\n"},
-		{"/readyz?exclude=draining&exclude=consumers", ill, 200, "ok\n"},
+		{"/readyz", ill, 503, "[+]nats ok\n[-]shutdown failed: since 6s\n[-]consumers failed\nreadyz check failed\n"},
+		{"/-/ready", ill, 503, "[+]nats ok\n[-]shutdown failed: since 6s\n[-]consumers failed\nreadyz check failed\n"},
+		{"/readyz?exclude=shutdown&exclude=consumers", ill, 200, "ok\n"},
 		{"/livez", ill, 200, "ok\n"},
 		{"/-/healthy", ill, 200, "ok\n"},
 		{"/livez", dead, 503, "[-]pools failed: line one line two\ufffd[0m\nlivez check failed\n"},

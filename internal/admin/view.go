@@ -48,7 +48,7 @@ func newView(s Status) view {
 		v.NATS, v.NATSNote = mark{"○", "NATS", alarm}, "not connected"
 	}
 	for _, c := range s.Checks {
-		if !c.OK && (s.Drain == nil || c.Name != "draining") { // the drain has a line of its own
+		if !c.OK && (s.Drain == nil || c.Name != "shutdown") { // the drain has a line of its own
 			v.Troubles = append(v.Troubles, clean(c.Name+": "+orUnknown(c.Message)))
 		}
 	}

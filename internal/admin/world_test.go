@@ -208,7 +208,7 @@ func outage() *fake {
 func leaving() *fake {
 	f := calmDay()
 	s := &f.status
-	s.Ready, f.ready = false, []admin.Check{{Name: "draining", Message: "shutting down"}}
+	s.Ready, f.ready = false, []admin.Check{{Name: "shutdown", Message: "draining"}}
 	s.Checks = f.ready
 	s.Drain = &admin.Drain{Phase: "drain", Since: at(6100 * time.Millisecond), Timeout: 25, AtStart: 14, Running: 5, HandedBack: 3}
 	for i := range s.Pools {

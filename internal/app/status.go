@@ -37,7 +37,7 @@ func (a *App) Status() admin.Status {
 // open or a pool that is held does not make it unready; no other replica would
 // do better.
 func (a *App) Ready() []admin.Check {
-	checks := []admin.Check{{Name: "draining", OK: !a.draining()}, {Name: "nats", OK: a.conn.Connected()}}
+	checks := []admin.Check{{Name: "shutdown", OK: !a.draining()}, {Name: "nats", OK: a.conn.Connected()}}
 	if a.draining() {
 		checks[0].Message = "this replica is shutting down"
 	}

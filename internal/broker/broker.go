@@ -7,10 +7,14 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -32,7 +36,10 @@ type Config struct {
 }
 
 // Server is a running broker.
-type Server struct{ s *server.Server }
+type Server struct {
+	s    *server.Server
+	lock *os.File
+}
 
 // startTimeout bounds the wait until the broker accepts connections; recovery
 // of large streams counts into it.
@@ -43,18 +50,64 @@ func Start(cfg Config) (*Server, error) {
 	if cfg.StoreDir == "" {
 		return nil, errors.New("broker: a store directory is required")
 	}
-	s, err := server.NewServer(options(cfg))
+	lock, err := lockStore(cfg.StoreDir)
 	if err != nil {
+		return nil, err
+	}
+	s, err := start(options(cfg))
+	if err != nil {
+		_ = lock.Close() // gives the lock back
 		return nil, fmt.Errorf("broker: %w", err)
+	}
+	return &Server{s, lock}, nil
+}
+
+func start(o *server.Options) (*server.Server, error) {
+	// The server itself would only log that the port is taken, and be silent.
+	if err := checkPort(o); err != nil {
+		return nil, err
+	}
+	s, err := server.NewServer(o)
+	if err != nil {
+		return nil, err
 	}
 	s.Start()
 	if !s.ReadyForConnections(startTimeout) {
 		s.Shutdown()
 		s.WaitForShutdown()
-		return nil, fmt.Errorf("broker: not ready within %s on %s (is another server on that port, or %s in use?)",
-			startTimeout, net.JoinHostPort(cfg.Host, strconv.Itoa(cfg.Port)), cfg.StoreDir)
+		return nil, fmt.Errorf("not ready within %s on %s with the store %s", startTimeout, address(o), o.StoreDir)
 	}
-	return &Server{s}, nil
+	return s, nil
+}
+
+func checkPort(o *server.Options) error {
+	if o.Port < 0 {
+		return nil
+	}
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address(o))
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func address(o *server.Options) string { return net.JoinHostPort(o.Host, strconv.Itoa(o.Port)) }
+
+// lockStore makes sure that no other process uses the same store, which the
+// server itself does not notice. The lock goes with the process.
+func lockStore(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("broker: store directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "workerd.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("broker: store directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close() // nothing was written
+		return nil, fmt.Errorf("broker: the store %s is in use by another workerd", dir)
+	}
+	return lock, nil
 }
 
 func options(cfg Config) *server.Options {
@@ -95,4 +148,5 @@ func (s *Server) Port() int { return s.s.Addr().(*net.TCPAddr).Port }
 func (s *Server) Shutdown() {
 	s.s.Shutdown()
 	s.s.WaitForShutdown()
+	_ = s.lock.Close() // gives the lock back
 }

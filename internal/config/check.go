@@ -59,7 +59,7 @@ func (l *loader) unknownTarget(path, target string) {
 	if len(names) == 0 {
 		hint = "add it to targets"
 	}
-	if near := nearest(target, names); near != "" {
+	if near := Nearest(target, names); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	l.problem(CodeTarget, path, "unknown target "+quote(target), hint)
@@ -94,7 +94,7 @@ func (l *loader) checkUnusedTargets() {
 	for _, p := range l.file.Pools {
 		used[p.Target] = true
 		if _, ok := l.file.Targets[p.Target]; !ok {
-			used[nearest(p.Target, names)] = true // misspelled, not unused
+			used[Nearest(p.Target, names)] = true // misspelled, not unused
 		}
 	}
 	for name := range l.file.Targets {

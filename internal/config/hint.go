@@ -20,7 +20,7 @@ func unknownHint(key, path string, siblings []field) (hint, meant string) {
 			return fmt.Sprintf("here this is called %q", name), name
 		}
 	}
-	if near := nearest(key, names); near != "" {
+	if near := Nearest(key, names); near != "" {
 		return fmt.Sprintf("did you mean %q?", near), near
 	}
 	if elsewhere := whereIs(key, path); elsewhere != "" {
@@ -61,7 +61,7 @@ func priorityHint(path string) string {
 	case "urgent", "highest":
 		return "here this is called \"critical\""
 	}
-	if near := nearest(key, []string{"critical", "high", "normal", "low"}); near != "" {
+	if near := Nearest(key, []string{"critical", "high", "normal", "low"}); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
 	return ""
@@ -84,9 +84,9 @@ func keyPaths(t reflect.Type, path string) (paths []string) {
 
 func lastKey(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
-// nearest returns the name that key was probably meant to be, "" if none is
+// Nearest returns the name that key was probably meant to be, "" if none is
 // near: one edit in four characters is forgiven, case and separators are free.
-func nearest(key string, names []string) string {
+func Nearest(key string, names []string) string {
 	if len(key) > 64 {
 		return ""
 	}
