@@ -31,26 +31,35 @@ func (l *lag) set(priority int, v queue.Lag) {
 	l.last[priority] = v
 }
 
-// watchLag asks the broker about every consumer, now and then. What it cannot
-// learn stays as it was; the source itself tells why it is not ready.
-func (a *App) watchLag(ctx context.Context) {
-	tick := time.NewTicker(lagInterval)
-	defer tick.Stop()
-	for {
-		for _, c := range a.pools {
-			for priority, s := range c.sources {
-				if s == nil || !s.Stats().Ready {
-					continue
-				}
-				if v, err := s.Lag(ctx); err == nil {
-					c.lag.set(priority, v)
-				}
-			}
+// watch takes the rates each second and asks the broker about every consumer
+// now and then. What it cannot learn stays as it was; the source itself tells
+// why it is not ready.
+func (a *App) watch(ctx context.Context) {
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for asked := (time.Time{}); ; {
+		a.observer.takeRates(time.Now())
+		if time.Since(asked) >= lagInterval {
+			a.askLag(ctx)
+			asked = time.Now()
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-second.C:
+		}
+	}
+}
+
+func (a *App) askLag(ctx context.Context) {
+	for _, c := range a.pools {
+		for priority, s := range c.sources {
+			if s == nil || !s.Stats().Ready {
+				continue
+			}
+			if v, err := s.Lag(ctx); err == nil {
+				c.lag.set(priority, v)
+			}
 		}
 	}
 }

@@ -27,10 +27,16 @@ type observer struct {
 }
 
 // tally counts what became of the deliveries of one pool, by action.
-type tally [job.Park]atomic.Uint64
+type tally struct {
+	by   [job.Park]atomic.Uint64
+	rate rate // of jobs that have come to their end
+}
 
 // callTally counts the calls to one target.
-type callTally struct{ total, failed atomic.Uint64 }
+type callTally struct {
+	total, failed atomic.Uint64
+	rate          rate
+}
 
 func newObserver(a *App) *observer {
 	o := &observer{app: a, pools: map[string]*tally{}, calls: map[string]*callTally{}}
@@ -43,10 +49,20 @@ func newObserver(a *App) *observer {
 	return o
 }
 
+// takeRates is called once a second.
+func (o *observer) takeRates(now time.Time) {
+	for _, t := range o.pools {
+		t.rate.note(now, t.by[job.Done].Load()+t.by[job.DeadLetter].Load()+t.by[job.Drop].Load())
+	}
+	for _, c := range o.calls {
+		c.rate.note(now, c.total.Load())
+	}
+}
+
 // report is where each delivery ends.
 func (o *observer) report(r pool.Report) {
 	o.app.metrics.Job(r)
-	o.pools[r.Pool][r.Outcome.Action].Add(1)
+	o.pools[r.Pool].by[r.Outcome.Action].Add(1)
 	switch {
 	case r.Outcome.Reason == job.Interrupted:
 		o.app.interrupted.Add(1)

@@ -76,7 +76,7 @@ func (a *App) poolStatus(c *compartment) admin.Pool {
 	s := c.pool.Stats()
 	p := admin.Pool{
 		Name: c.name, Target: c.cfg.Target, Concurrency: s.Concurrency, Limit: s.Limit, InFlight: s.InFlight, Waiting: s.Waiting,
-		LastCompletion: s.LastSettled, Jobs: a.observer.pools[c.name].jobs(),
+		LastCompletion: s.LastSettled, Jobs: a.observer.pools[c.name].jobs(), JobsPerSecond: a.observer.pools[c.name].rate.perSecond(),
 	}
 	if !s.OldestHeld.IsZero() {
 		p.OldestJobAgeSeconds = time.Since(s.OldestHeld).Seconds()
@@ -126,15 +126,15 @@ func (c *compartment) consumers() []admin.Consumer {
 
 func (t *tally) jobs() admin.Jobs {
 	return admin.Jobs{
-		OK: t[job.Done].Load(), Retry: t[job.Retry].Load(), Deferred: t[job.Defer].Load(),
-		Released: t[job.Release].Load(), Dead: t[job.DeadLetter].Load(), Dropped: t[job.Drop].Load(),
+		OK: t.by[job.Done].Load(), Retry: t.by[job.Retry].Load(), Deferred: t.by[job.Defer].Load(),
+		Released: t.by[job.Release].Load(), Dead: t.by[job.DeadLetter].Load(), Dropped: t.by[job.Drop].Load(),
 	}
 }
 
 func (a *App) targetStatus(l *lane, now time.Time) admin.Target {
 	b, calls := l.breaker.Stats(now), a.observer.calls[l.name]
 	t := admin.Target{
-		Name: l.name, Kind: "http", URL: l.cfg.HTTP.URL, Calls: calls.total.Load(), Failed: calls.failed.Load(),
+		Name: l.name, Kind: "http", URL: l.cfg.HTTP.URL, Calls: calls.total.Load(), Failed: calls.failed.Load(), CallsPerSecond: calls.rate.perSecond(),
 		Breaker: admin.Breaker{
 			State: b.State.String(), Reason: string(b.Reason), Note: b.Note, Since: b.Since, Until: b.Until, Opens: b.Opens,
 			Total: b.Total, Bad: b.Bad, Slow: b.Slow, Probes: b.Probes, Proven: b.Proven, Rejected: b.Rejected,
