@@ -175,14 +175,17 @@ func (b *bench) loop(ctx context.Context, path string, concurrency int, confirm 
 // workerd returns `workerd run` with one pool for the path, and further pools
 // as given.
 func (b *bench) workerd(ctx context.Context, path string, concurrency int, more ...string) (*exec.Cmd, error) {
-	targets := fmt.Sprintf("  main: {http: {url: %q}}\n", b.downURL+path)
-	pools := fmt.Sprintf("  main: {target: main, stream: JOBS, subjects: {normal: [%s]}, concurrency: %d}\n", subject, concurrency)
+	var targets, pools strings.Builder
+	add := func(name, path, subject string) {
+		fmt.Fprintf(&targets, "  %s: {http: {url: %q}}\n", name, b.downURL+path)
+		fmt.Fprintf(&pools, "  %s: {target: %s, stream: JOBS, subjects: {normal: [%s]}, concurrency: %d}\n", name, name, subject, concurrency)
+	}
+	add("main", path, subject)
 	for _, name := range more {
-		targets += fmt.Sprintf("  %s: {http: {url: %q}}\n", name, b.downURL+"/"+name)
-		pools += fmt.Sprintf("  %s: {target: %s, stream: JOBS, subjects: {normal: [jobs.%s]}, concurrency: %d}\n", name, name, name, concurrency)
+		add(name, "/"+name, "jobs."+name)
 	}
 	file := filepath.Join(b.dir, "workerd.yaml")
-	text := fmt.Sprintf("nats: {url: %q}\ntargets:\n%spools:\n%sadmin: {listen: \"127.0.0.1:0\"}\nlog: {level: warn}\ndrain: {timeout: 2s}\n", b.natsURL, targets, pools)
+	text := fmt.Sprintf("nats: {url: %q}\ntargets:\n%spools:\n%sadmin: {listen: \"127.0.0.1:0\"}\nlog: {level: warn}\ndrain: {timeout: 2s}\n", b.natsURL, targets.String(), pools.String())
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -63,7 +64,7 @@ func serveDownstream(ctx context.Context) error {
 	fmt.Println(l.Addr())
 	err = server.Serve(l)
 	wg.Wait()
-	if ctx.Err() != nil {
+	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return err
