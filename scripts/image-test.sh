@@ -119,7 +119,7 @@ check_binary() {
 # Inside: a mount namespace with the image read-only and a tmpfs at /tmp, a
 # network with nothing but lo, and workerd as PID 1.
 start() {
-	unshare --pid --fork --mount --net sh -c '
+	WORKERD_DEV_STORE=/tmp/workerd-data unshare --pid --fork --mount --net sh -c '
 		set -e
 		ip link set lo up
 		mount --bind "$1" "$1"
