@@ -14,8 +14,8 @@ type view struct {
 	before admin.Status
 }
 
-// line is one second of work: per pool what runs and what was done, and for
-// whatever stands still the sentence why.
+// line is one second of work: per pool what runs, what was done and what is
+// left, and for whatever stands still the sentence why.
 func (v *view) line(a *app.App) string {
 	s := a.Status()
 	defer func() { v.before = s }()
@@ -26,16 +26,16 @@ func (v *view) line(a *app.App) string {
 		if i < len(v.before.Pools) {
 			last = v.before.Pools[i]
 		}
-		parts = append(parts, fmt.Sprintf("%s %s %d/%d %s +%d ok%s", p.Name, bar(p.InFlight, p.Concurrency), p.InFlight, p.Concurrency,
-			pending(p), p.Jobs.OK-last.Jobs.OK, trouble(p.Jobs, last.Jobs)))
+		parts = append(parts, fmt.Sprintf("%s %s %d/%d +%d%s%s", p.Name, bar(p.InFlight, p.Concurrency), p.InFlight, p.Concurrency,
+			p.Jobs.OK-last.Jobs.OK, trouble(p.Jobs, last.Jobs), pending(p)))
 		if p.Why != "" {
-			why = append(why, "          "+p.Name+": "+p.Why)
+			why = append(why, "          "+p.Name+" "+p.Why)
 		}
 	}
-	if d := s.Drain; d != nil {
-		parts = append(parts, fmt.Sprintf("draining (%s): %d running, %d handed back", d.Phase, d.Running, d.HandedBack))
+	if s.Drain != nil {
+		parts = append(parts, "draining")
 	}
-	return strings.Join(append([]string{strings.Join(parts, "   ")}, why...), "\n")
+	return strings.Join(append([]string{strings.Join(parts, "  ")}, why...), "\n")
 }
 
 // last sums the run up.
@@ -55,7 +55,10 @@ func pending(p admin.Pool) string {
 	for _, c := range p.Consumers {
 		n += c.Pending
 	}
-	return fmt.Sprintf("%d pending", n)
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d left", n)
 }
 
 func trouble(now, last admin.Jobs) string {

@@ -275,7 +275,7 @@ func TestApp_interruptsWhatDoesNotEndAndHandsItBack(t *testing.T) {
 	d.awaitReady()
 	k.publish(4)
 	await(t, "the jobs run", func() bool { return d.Status().Pools[0].InFlight == 4 })
-	if err := d.stop(); !errors.Is(err, app.ErrIncomplete) || !strings.Contains(err.Error(), "4 jobs were interrupted and handed back") {
+	if err := d.stop(); !errors.Is(err, app.ErrIncomplete) || !strings.Contains(err.Error(), "interrupted and handed back: 4") {
 		t.Errorf("stopped with %v", err)
 	}
 	k.answer.Store(http.StatusOK)

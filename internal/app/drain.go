@@ -154,7 +154,7 @@ func (a *App) verdict(err error) error {
 	case err != nil:
 		return errors.Join(ErrIncomplete, err)
 	case interrupted > 0:
-		return fmt.Errorf("%w: %d jobs were interrupted and handed back", ErrIncomplete, interrupted)
+		return fmt.Errorf("%w: interrupted and handed back: %d", ErrIncomplete, interrupted)
 	}
 	return nil
 }
