@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 
 	"github.com/workerd/workerd/internal/broker"
 )
@@ -26,7 +27,21 @@ import (
 var update = flag.Bool("update", false, "rewrite the expected output in the scripts")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"workerd": main})
+	testscript.Main(withoutLeaks{m}, map[string]func(){"workerd": main})
+}
+
+// withoutLeaks runs the tests and then looks for goroutines they left.
+type withoutLeaks struct{ m *testing.M }
+
+func (w withoutLeaks) Run() int {
+	code := w.m.Run()
+	// Package-level workers of the embedded broker, started once for good.
+	broker := goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1")
+	if err := goleak.Find(broker); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // TestScripts runs the program as a user would, one process for each command.

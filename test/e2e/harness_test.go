@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/workerd/workerd/internal/broker"
 )
 
@@ -43,7 +45,14 @@ func testMain(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "build workerd: %v\n%s", err, out)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	// Package-level workers of the embedded broker, started once for good.
+	if err := goleak.Find(goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 func serveBroker(dir, port string) int {
