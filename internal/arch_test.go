@@ -42,7 +42,7 @@ func layers() map[string][]string {
 		"internal/app": {"..."},
 		"internal/config": { // for their Config only
 			"internal/breaker", "internal/retry", "internal/target", "internal/target/*", "internal/queue",
-			"internal/pool", "internal/shed", "internal/dlq", "internal/admin", "internal/secret", "internal/job",
+			"internal/pool", "internal/shed", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
 		},
 		"internal/config/gen": {"internal/config"},
 		"internal/metrics": {
@@ -53,6 +53,7 @@ func layers() map[string][]string {
 		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/target"},
 		"internal/queue":    {"internal/job", "internal/secret"},
 		"internal/dlq":      {"internal/job", "internal/secret", "internal/queue"},
+		"internal/attempts": {"internal/job", "internal/queue"},
 		"internal/target":   {"internal/job", "internal/secret"},
 		"internal/target/*": {"internal/job", "internal/secret", "internal/target"}, // they know nothing of each other
 		"internal/broker":   {},

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/workerd/workerd/internal/admin"
+	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/broker"
 	"github.com/workerd/workerd/internal/config"
 	"github.com/workerd/workerd/internal/dlq"
@@ -48,6 +49,7 @@ type App struct {
 
 	broker   *broker.Server // nil unless embedded
 	conn     *queue.Conn
+	attempts *attempts.Ledger
 	targets  map[string]*lane
 	pools    map[string]*compartment
 	metrics  *metrics.Metrics
@@ -98,6 +100,7 @@ func New(cfg *config.File, opts Options) (_ *App, err error) {
 		return nil, err
 	}
 	opened = append(opened, a.conn.Close)
+	a.attempts = attempts.New(a.conn, cfg.Attempts)
 	if err = a.build(); err != nil {
 		return nil, err
 	}
@@ -199,7 +202,8 @@ func (a *App) serve(ctx context.Context) {
 // setUp creates streams that are described and absent, as soon as NATS answers.
 func (a *App) setUp(ctx context.Context) {
 	ensure := map[string]func() error{
-		a.cfg.DLQ.Stream: func() error { return dlq.Ensure(ctx, a.conn, a.cfg.DLQ) },
+		a.cfg.DLQ.Stream:      func() error { return dlq.Ensure(ctx, a.conn, a.cfg.DLQ) },
+		a.cfg.Attempts.Bucket: func() error { return attempts.Ensure(ctx, a.conn, a.cfg.Attempts) },
 	}
 	for name, s := range a.cfg.Streams {
 		ensure[name] = func() error {

@@ -99,6 +99,7 @@ func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 	deps := pool.Deps{
 		Handler:     a.newPipeline(name, cfg, l),
 		DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, cfg.Target),
+		Ledger:      a.attempts,
 		Gate:        breakerGate{l.breaker},
 		Report:      a.observer.report,
 	}

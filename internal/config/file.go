@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/workerd/workerd/internal/admin"
+	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/dlq"
 	"github.com/workerd/workerd/internal/pool"
@@ -32,6 +33,8 @@ type File struct {
 	Shed shed.Config `yaml:"shed"`
 	// DLQ is the stream of dead letters.
 	DLQ dlq.Config `yaml:"dlq"`
+	// Attempts is where failed attempts are counted.
+	Attempts attempts.Config `yaml:"attempts"`
 	// Drain says how workerd stops.
 	Drain DrainConfig `yaml:"drain"`
 	// Admin is the listener for the status page, health, metrics and controls.
@@ -104,6 +107,7 @@ func (f File) WithDefaults() File {
 	})
 	f.Shed = f.Shed.WithDefaults()
 	f.DLQ = f.DLQ.WithDefaults()
+	f.Attempts = f.Attempts.WithDefaults()
 	f.Drain = f.Drain.WithDefaults()
 	f.Admin = f.Admin.WithDefaults()
 	f.Log = f.Log.WithDefaults()

@@ -85,6 +85,7 @@ func (l *loader) validate() {
 	}
 	f.Shed.Validate(l.at("shed"))
 	f.DLQ.Validate(l.at("dlq"))
+	f.Attempts.Validate(l.at("attempts"))
 	f.Drain.Validate(l.at("drain"))
 	f.Admin.Validate(l.at("admin"))
 	f.Log.Validate(l.at("log"))

@@ -93,6 +93,9 @@ func (s *Store) header(j *job.Job, o job.Outcome, r job.Record) nats.Header {
 	} {
 		h[key] = []string{value}
 	}
+	for _, text := range r.Errors {
+		h[job.HeaderDLQHistory] = append(h[job.HeaderDLQHistory], printable(text))
+	}
 	return h
 }
 

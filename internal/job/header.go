@@ -48,8 +48,11 @@ const (
 
 // Headers of a dead letter, beside the job's own ones.
 const (
-	HeaderDLQReason     = "Workerd-Dlq-Reason"
-	HeaderDLQError      = "Workerd-Dlq-Error"
+	HeaderDLQReason = "Workerd-Dlq-Reason"
+	HeaderDLQError  = "Workerd-Dlq-Error"
+	// HeaderDLQHistory has a value for each of the last few attempts before, the
+	// oldest first.
+	HeaderDLQHistory    = "Workerd-Dlq-History"
 	HeaderDLQSubject    = "Workerd-Dlq-Subject"
 	HeaderDLQStream     = "Workerd-Dlq-Stream"
 	HeaderDLQSequence   = "Workerd-Dlq-Sequence"

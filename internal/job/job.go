@@ -114,8 +114,26 @@ type Record struct {
 	Deferrals int
 	// Panics among the attempts.
 	Panics int
+	// Started counts marks left by workers that began to run the job after a
+	// delivery without a known end, and have not come back since.
+	Started int
 	// Errors of the last few attempts, oldest first.
 	Errors []string
 	// LastStatus is the last protocol status seen, 0 if none.
 	LastStatus int
+}
+
+// Unexplained is how many of a job's deliveries before the current one, the
+// given number, ended without a word: the worker died, or the delivery never
+// reached one.
+func (r Record) Unexplained(deliveries int) int {
+	return max(0, deliveries-1-r.Attempts-r.Deferrals)
+}
+
+// Crashes is how many workers are taken to have died while they ran the job.
+// The first unexplained delivery makes a suspect, whose every further run
+// leaves a mark before it begins; so of the further ones only those count that
+// had begun.
+func (r Record) Crashes(deliveries int) int {
+	return min(r.Unexplained(deliveries), r.Started)
 }

@@ -61,6 +61,26 @@ func TestHeader_isReadInAnyCase(t *testing.T) {
 	}
 }
 
+func TestRecord_onlyRunsThatLeftAMarkAreCrashes(t *testing.T) {
+	for _, c := range []struct {
+		deliveries int
+		record     job.Record
+		want       int
+	}{
+		{1, job.Record{}, 0},
+		{5, job.Record{Attempts: 2, Deferrals: 2}, 0},             // all accounted for
+		{9, job.Record{}, 0},                                      // never reached anybody, as far as is known
+		{2, job.Record{Started: 1}, 1},                            // the suspect is run: if it was one, it is one
+		{4, job.Record{Started: 3}, 3},                            // died three times
+		{3, job.Record{Started: 3}, 2},                            // never more than there were deliveries
+		{6, job.Record{Attempts: 2, Deferrals: 1, Started: 9}, 2}, // with others between them
+	} {
+		if got := c.record.Crashes(c.deliveries); got != c.want {
+			t.Errorf("%d deliveries, %+v: %d crashes, want %d", c.deliveries, c.record, got, c.want)
+		}
+	}
+}
+
 func TestKey_isTheIdentityInTheBroker(t *testing.T) {
 	j := job.Job{Stream: "JOBS", Sequence: 42}
 	if j.Key() != "JOBS:42" {

@@ -45,8 +45,9 @@ func verdict(r job.Result) retry.Verdict {
 
 // Rules by which attempts are judged.
 type Rules struct {
-	// MaxAttempts that may fail, MaxDeferrals that may be given back unrun and
-	// MaxCrashes that may panic before the job is dead-lettered.
+	// MaxAttempts that may fail, MaxDeferrals that may be given back unrun, and
+	// MaxCrashes that may panic or kill their worker before the job is
+	// dead-lettered.
 	MaxAttempts, MaxDeferrals, MaxCrashes int
 	// MaxAge of a job from publication.
 	MaxAge time.Duration
@@ -57,7 +58,7 @@ type Rules struct {
 }
 
 // Refuse says what becomes of a job that must not run at all.
-func (r Rules) Refuse(j *job.Job, now time.Time) (out job.Outcome, stop bool) {
+func (r Rules) Refuse(j *job.Job, before job.Record, now time.Time) (out job.Outcome, stop bool) {
 	switch {
 	case j.Invalid != nil:
 		return job.Outcome{Action: job.DeadLetter, Reason: job.Decode, Err: j.Invalid}, true
@@ -70,6 +71,10 @@ func (r Rules) Refuse(j *job.Job, now time.Time) (out job.Outcome, stop bool) {
 	case now.Sub(j.Enqueued) > r.MaxAge:
 		err := fmt.Errorf("older than max_age (%s): published %s", r.MaxAge, j.Enqueued.UTC().Format(time.RFC3339))
 		return job.Outcome{Action: job.DeadLetter, Reason: job.MaxAge, Err: err}, true
+	}
+	if n := before.Crashes(j.Deliveries); n >= r.MaxCrashes {
+		err := fmt.Errorf("%d workers died while they ran it (max_crashes)", n)
+		return job.Outcome{Action: job.DeadLetter, Reason: job.Poison, Err: err}, true
 	}
 	return job.Outcome{}, false
 }

@@ -90,12 +90,19 @@ func TestRefuse_expiredAndUnreadableJobsAreNeverRun(t *testing.T) {
 		j, r := fresh, rules()
 		c.change(&j)
 		r.DropExpired = c.drop
-		out, stop := r.Refuse(&j, now)
+		out, stop := r.Refuse(&j, job.Record{}, now)
 		if !stop || out.Action != c.action || out.Reason != c.reason || out.Charged {
 			t.Errorf("%s: got %+v, %v", c.name, out, stop)
 		}
 	}
-	if out, stop := rules().Refuse(&fresh, now); stop {
+	killer := job.Job{Enqueued: now, Deliveries: 3}
+	if out, stop := rules().Refuse(&killer, job.Record{Started: 2}, now); !stop || out.Reason != job.Poison || out.Charged {
+		t.Errorf("a job that killed two workers: %+v, %v", out, stop)
+	}
+	if out, stop := rules().Refuse(&killer, job.Record{Started: 1}, now); stop {
+		t.Errorf("a job that is suspected once: %+v", out)
+	}
+	if out, stop := rules().Refuse(&fresh, job.Record{}, now); stop {
 		t.Errorf("a fresh job was refused: %+v", out)
 	}
 }

@@ -71,7 +71,7 @@ func (p *Pipeline) Handle(ctx context.Context, j *job.Job, before job.Record, dr
 			out = a.judge(time.Now())
 		}
 	}()
-	if out, stop := p.cfg.Rules.Refuse(j, time.Now()); stop {
+	if out, stop := p.cfg.Rules.Refuse(j, before, time.Now()); stop {
 		return out
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.JobTimeout, job.ErrJobTimeout)

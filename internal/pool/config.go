@@ -65,8 +65,9 @@ type Redelivery struct {
 	// MaxDeferrals is how often a job may be given back without having run.
 	// Default: 1000.
 	MaxDeferrals int `yaml:"max_deferrals"`
-	// MaxCrashes is how often a job may panic our own code before it is
-	// dead-lettered as poison. Default: 3.
+	// MaxCrashes is how many workers may die while they run a job, and how
+	// often it may panic our own code, before it is dead-lettered as poison
+	// without being run again. 1 to 100. Default: 3.
 	MaxCrashes int `yaml:"max_crashes"`
 }
 

@@ -242,6 +242,33 @@ func (l *letters) Put(_ context.Context, j *job.Job, _ job.Outcome, _ job.Record
 	return nil
 }
 
+// ledger is a pool.Ledger in memory that counts its writes.
+type ledger struct {
+	mu      sync.Mutex
+	records map[string]job.Record
+	writes  int
+}
+
+func (l *ledger) Load(_ context.Context, j *job.Job) job.Record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.records[j.Key()]
+}
+
+func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records[j.Key()] = r
+	l.writes++
+}
+
+func (l *ledger) Forget(_ context.Context, j *job.Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.records, j.Key())
+	l.writes++
+}
+
 // world is a pool with fakes around it, running in a bubble.
 type world struct {
 	t       *testing.T
@@ -250,6 +277,7 @@ type world struct {
 	handler *handler
 	gate    *gate
 	letters *letters
+	ledger  *ledger
 
 	stopFetching context.CancelFunc
 	interrupt    context.CancelCauseFunc
@@ -264,8 +292,8 @@ func start(t *testing.T, cfg pool.Config, do func(context.Context, *job.Job, job
 }
 
 func startBehind(t *testing.T, g *gate, cfg pool.Config, do func(context.Context, *job.Job, job.Record) job.Outcome, streams ...*stream) *world {
-	w := &world{t: t, handler: &handler{do: do}, gate: g, letters: &letters{}, done: make(chan struct{})}
-	deps := pool.Deps{Handler: w.handler, DeadLetters: w.letters, Gate: w.gate, Report: w.report}
+	w := &world{t: t, handler: &handler{do: do}, gate: g, letters: &letters{}, ledger: &ledger{records: map[string]job.Record{}}, done: make(chan struct{})}
+	deps := pool.Deps{Handler: w.handler, DeadLetters: w.letters, Ledger: w.ledger, Gate: w.gate, Report: w.report}
 	var used []job.Priority
 	for _, s := range streams {
 		w.streams[s.priority] = s

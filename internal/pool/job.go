@@ -17,7 +17,10 @@ type held struct {
 	cancel   context.CancelCauseFunc
 	extended time.Time // last sign of life asked for; keepAlive's alone
 
-	started time.Time // first time it got a permit; the job's goroutine's alone
+	record job.Record // of the deliveries before; from here on the job's goroutine's alone
+	marked bool       // record says that the job is being run
+
+	started time.Time // first time it got a permit
 	waited  time.Duration
 	took    time.Duration
 }
@@ -31,9 +34,8 @@ func (deferred) Error() string { return "deferred" }
 
 // one takes a delivery from arrival to its end.
 func (p *Pool) one(h *held) {
-	record := p.ledger.load(h.Job())
-	out := p.run(h, record)
-	out, err := p.settle(h, out, record)
+	h.record = p.deps.Ledger.Load(h.ctx, h.Job())
+	out, err := p.settle(h, p.run(h))
 	h.cancel(nil)
 	p.forget(h)
 	p.regulate(time.Now())
@@ -46,7 +48,7 @@ func (p *Pool) one(h *held) {
 
 // run lets the job wait for a permit and handles it, again if the gate closed
 // between the two.
-func (p *Pool) run(h *held, record job.Record) job.Outcome {
+func (p *Pool) run(h *held) job.Outcome {
 	for {
 		arrived := time.Now()
 		err := p.enter(h)
@@ -57,8 +59,9 @@ func (p *Pool) run(h *held, record job.Record) job.Outcome {
 		}
 		if h.started.IsZero() {
 			h.started = now
+			p.mark(h)
 		}
-		out := p.deps.Handler.Handle(h.ctx, h.Job(), record, p.draining)
+		out := p.deps.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
 		h.took += time.Since(now)
 		p.bulkhead.Release()
 		if out.Action != job.Park {

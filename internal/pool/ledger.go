@@ -1,51 +1,58 @@
 package pool
 
 import (
+	"context"
 	"slices"
-	"sync"
 
 	"github.com/workerd/workerd/internal/job"
 )
 
-const (
-	// ledgerSize bounds the jobs remembered.
-	ledgerSize = 100_000
-	// ledgerErrors bounds the errors remembered per job.
-	ledgerErrors = 5
-)
+// ledgerErrors bounds the errors remembered per job.
+const ledgerErrors = 5
 
-// ledger counts the attempts of jobs that failed here, in memory. The broker's
-// own count will not do: it counts deliveries, and many of these never ran.
-// Attempts made by another replica, or before a restart, are not known; a job
-// may therefore get more attempts than configured, never fewer.
-type ledger struct {
-	mu      sync.Mutex
-	records map[string]job.Record
+// Ledger remembers what became of a job's earlier deliveries. It does not
+// fail: what it cannot keep for all replicas it keeps for this one.
+type Ledger interface {
+	Load(ctx context.Context, j *job.Job) job.Record
+	Save(ctx context.Context, j *job.Job, r job.Record)
+	Forget(ctx context.Context, j *job.Job)
 }
 
-func newLedger() *ledger { return &ledger{records: make(map[string]job.Record)} }
-
-// load returns what is known of earlier deliveries. A first delivery costs nothing.
-func (l *ledger) load(j *job.Job) job.Record {
-	if j.Deliveries <= 1 {
-		return job.Record{}
+// mark writes down that a job is about to be run, if an earlier delivery of it
+// ended without a word: its worker may have died of it. Other jobs need no
+// mark, so that nearly none costs one.
+func (p *Pool) mark(h *held) {
+	if h.record.Unexplained(h.Job().Deliveries) == 0 {
+		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.records[j.Key()]
+	h.marked = true
+	h.record.Started++
+	p.deps.Ledger.Save(context.WithoutCancel(h.ctx), h.Job(), h.record)
 }
 
-// note writes down what became of a delivery that had the given record before.
-func (l *ledger) note(j *job.Job, out job.Outcome, before job.Record) {
+// note writes down what became of a delivery. A job that was given back unrun
+// is not worth the trouble: nothing is to be counted.
+func (p *Pool) note(h *held, out job.Outcome) {
+	ctx := context.WithoutCancel(h.ctx)
 	switch out.Action {
 	case job.Done, job.Drop, job.DeadLetter:
-		if j.Deliveries > 1 {
-			l.forget(j.Key())
+		if h.Job().Deliveries > 1 {
+			p.deps.Ledger.Forget(ctx, h.Job())
 		}
-		return
-	case job.Retry, job.Defer, job.Release, job.Park:
+	case job.Retry, job.Defer:
+		p.deps.Ledger.Save(ctx, h.Job(), after(h.record, out, h.marked))
+	case job.Release, job.Park:
+		if h.marked {
+			p.deps.Ledger.Save(ctx, h.Job(), after(h.record, out, h.marked))
+		}
 	}
-	r := before
+}
+
+// after is the record of a job after one more delivery.
+func after(r job.Record, out job.Outcome, marked bool) job.Record {
+	if marked {
+		r.Started-- // it has come back
+	}
 	if out.Charged {
 		r.Attempts++
 	} else {
@@ -61,23 +68,5 @@ func (l *ledger) note(j *job.Job, out job.Outcome, before job.Record) {
 	if out.Last.Status != 0 {
 		r.LastStatus = out.Last.Status
 	}
-	l.put(j.Key(), r)
-}
-
-func (l *ledger) put(key string, r job.Record) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, known := l.records[key]; !known && len(l.records) >= ledgerSize {
-		for victim := range l.records { // any: better to forget one job's count than to grow
-			delete(l.records, victim)
-			break
-		}
-	}
-	l.records[key] = r
-}
-
-func (l *ledger) forget(key string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.records, key)
+	return r
 }

@@ -100,6 +100,7 @@ type Deps struct {
 	Sources     [job.Priorities]Source
 	Handler     Handler
 	DeadLetters DeadLetters
+	Ledger      Ledger
 	Gate        Gate
 	Shares      shed.Shares
 	// Report is called once per delivery, from the job's goroutine. It must
@@ -113,7 +114,6 @@ type Pool struct {
 	cfg      Config
 	deps     Deps
 	bulkhead *bulkhead.Bulkhead
-	ledger   *ledger
 	work     context.Context // of the jobs; set by Run before any delivery
 	draining chan struct{}   // closed when the fetch context ends
 	released chan struct{}   // closed when nothing unstarted is left
@@ -138,7 +138,6 @@ func New(name string, cfg Config, deps Deps) *Pool {
 	p := &Pool{
 		name: name, cfg: cfg, deps: deps,
 		bulkhead: bulkhead.New(cfg.Concurrency),
-		ledger:   newLedger(),
 		draining: make(chan struct{}),
 		released: make(chan struct{}),
 		held:     make(map[*held]struct{}),

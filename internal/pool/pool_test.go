@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/pool"
 )
@@ -265,6 +267,50 @@ func TestPool_attemptsAreCountedOverDeliveries(t *testing.T) {
 			t.Errorf("record %+v, want 1 deferral and 3 errors", seen[3])
 		}
 	})
+}
+
+// TestPool_onlySuspectsAreMarkedBeforeTheyRun, and the mark is gone when they
+// come back.
+func TestPool_onlySuspectsAreMarkedBeforeTheyRun(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		deliveries int
+		before     job.Record
+		during     job.Record
+		out        job.Outcome
+		after      job.Record
+		writes     int
+	}{
+		{"first delivery", 1, job.Record{}, job.Record{}, job.Outcome{Action: job.Done}, job.Record{}, 0},
+		{"accounted for", 3, job.Record{Attempts: 2}, job.Record{Attempts: 2}, job.Outcome{Action: job.Retry, Charged: true}, job.Record{Attempts: 3}, 1},
+		{"suspect fails", 2, job.Record{}, job.Record{Started: 1}, job.Outcome{Action: job.Retry, Charged: true}, job.Record{Attempts: 1}, 2},
+		{"suspect is given back", 4, job.Record{Started: 2}, job.Record{Started: 3}, job.Outcome{Action: job.Release}, job.Record{Started: 2, Deferrals: 1}, 2},
+		{"suspect succeeds", 2, job.Record{}, job.Record{Started: 1}, job.Outcome{Action: job.Done}, job.Record{}, 2},
+		{"given back", 1, job.Record{}, job.Record{}, job.Outcome{Action: job.Release}, job.Record{}, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, g := newStream(job.Normal, 1), newGate()
+			j := s.jobs[0]
+			j.Deliveries = c.deliveries
+			g.set(pool.Hold{Reason: "breaker"})
+			var w *world
+			w = startBehind(t, g, pool.Config{}, func(_ context.Context, _ *job.Job, seen job.Record) job.Outcome {
+				if stored := w.ledger.Load(t.Context(), j); !cmp.Equal(seen, c.during) || !cmp.Equal(stored, c.during) {
+					t.Errorf("%s: runs with %+v, %+v is stored; want %+v", c.name, seen, stored, c.during)
+				}
+				return c.out
+			}, s)
+			if c.deliveries > 1 {
+				w.ledger.records[j.Key()] = c.before
+			}
+			g.set(pool.Hold{Credit: pool.Unlimited})
+			synctest.Wait()
+			w.stop()
+			if got := w.ledger.records[j.Key()]; !cmp.Equal(got, c.after) || w.ledger.writes != c.writes {
+				t.Errorf("%s: %+v is left after %d writes, want %+v after %d", c.name, got, w.ledger.writes, c.after, c.writes)
+			}
+		})
+	}
 }
 
 func TestPriorities_highGoesFirstAndLowKeepsItsShare(t *testing.T) {

@@ -17,11 +17,11 @@ const deadLetterAgain = 30 * time.Second
 
 // settle carries an outcome out: the dead letter first, then the broker. It
 // returns the outcome as it really was.
-func (p *Pool) settle(h *held, out job.Outcome, record job.Record) (job.Outcome, error) {
+func (p *Pool) settle(h *held, out job.Outcome) (job.Outcome, error) {
 	if out.Action == job.DeadLetter {
-		out = p.bury(h, out, record)
+		out = p.bury(h, out)
 	}
-	p.ledger.note(h.Job(), out, record)
+	p.note(h, out)
 	verb, after := verbOf(out)
 	err := h.Settle(verb, after)
 	if errors.Is(err, job.ErrLeaseLost) && out.Reason == job.LeaseLost {
@@ -31,13 +31,13 @@ func (p *Pool) settle(h *held, out job.Outcome, record job.Record) (job.Outcome,
 }
 
 // bury stores the dead letter. If that fails the job goes back to the stream.
-func (p *Pool) bury(h *held, out job.Outcome, record job.Record) job.Outcome {
+func (p *Pool) bury(h *held, out job.Outcome) job.Outcome {
 	if time.Now().After(h.LeaseUntil()) { // somebody else may be running the job
 		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Tries: out.Tries, Last: out.Last, Err: job.ErrLeaseLost}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), deadLetterPatience)
 	defer cancel()
-	if err := p.deps.DeadLetters.Put(ctx, h.Job(), out, record); err != nil {
+	if err := p.deps.DeadLetters.Put(ctx, h.Job(), out, h.record); err != nil {
 		return job.Outcome{
 			Action: job.Defer, Reason: job.NoDLQ, After: deadLetterAgain, Tries: out.Tries, Last: out.Last,
 			Err: fmt.Errorf("dead letter could not be stored: %w", err),

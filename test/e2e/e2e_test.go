@@ -249,6 +249,62 @@ func TestSIGKILL_losesNothing(t *testing.T) {
 	}
 }
 
+func TestAttempts_areCountedOverRestarts(t *testing.T) {
+	n := startNATS(t)
+	d := startDownstream(t, func(*http.Request) int { return http.StatusInternalServerError })
+	c := connect(t, n)
+	c.publish("jobs.mail.x", "job", 1)
+	cfg := configure(n, 5*time.Second, lane{
+		name: "mail", url: d.url, target: "retry: {max_attempts: 1}, breaker: {consecutive_failures: -1}",
+		pool: "redelivery: {max_attempts: 3, initial_backoff: 700ms, multiplier: 1, max_backoff: 700ms}",
+	})
+	for calls := 1; calls <= 3; calls++ {
+		w := startWorker(t, cfg)
+		await(t, 10*time.Second, "the job is tried once", func() bool { return d.books().total == calls })
+		if calls == 3 {
+			await(t, 10*time.Second, "the job is given up", func() bool { return len(c.deadLetters()) == 1 })
+		}
+		w.signal(syscall.SIGTERM)
+		if code, _ := w.wait(5 * time.Second); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+	}
+	if dead := c.deadLetters(); dead["job-0"] != "max_attempts" || d.books().total != 3 {
+		t.Errorf("dead letters %v after %d calls, want max_attempts after 3", dead, d.books().total)
+	}
+}
+
+func TestPoison_aJobThatKillsItsWorkerIsNotRunForEver(t *testing.T) {
+	n := startNATS(t)
+	d := startDownstream(t, func(r *http.Request) int {
+		if r.Header.Get("Workerd-Job-Id") == "killer-0" {
+			<-r.Context().Done()
+			return 0
+		}
+		return http.StatusOK
+	})
+	c := connect(t, n)
+	c.publish("jobs.mail.x", "killer", 1)
+	cfg := configure(n, 5*time.Second, lane{name: "mail", url: d.url, timeout: time.Minute, pool: "ack_wait: 1s, redelivery: {max_crashes: 3}"})
+	for deaths := 1; deaths <= 3; deaths++ {
+		w := startWorker(t, cfg)
+		await(t, 10*time.Second, "the job runs", func() bool { return d.books().total == deaths })
+		w.signal(syscall.SIGKILL)
+		w.wait(5 * time.Second)
+	}
+	startWorker(t, cfg)
+	others := c.publish("jobs.mail.x", "other", 20)
+	await(t, 10*time.Second, "the job is given up", func() bool { return len(c.deadLetters()) == 1 })
+	c.awaitEmpty(10 * time.Second)
+	if dead := c.deadLetters(); dead["killer-0"] != "poison" {
+		t.Errorf("dead letters %v, want killer-0 as poison", dead)
+	}
+	reconcile(t, others, d, nil)
+	if calls := d.books().total; calls != 3+20 {
+		t.Errorf("%d calls, want 3 of the killer and 20 others", calls)
+	}
+}
+
 func TestOutage_nothingIsDeadLetteredAndOnlyProbesAreSpent(t *testing.T) {
 	for _, kind := range []string{"503", "refused", "hanging"} {
 		t.Run(kind, func(t *testing.T) {
