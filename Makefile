@@ -9,6 +9,7 @@ IMAGE     ?= workerd:dev
 BENCH     ?= .
 BENCHTIME ?= 1s
 COUNT     ?= 1
+SIM_JOBS  ?= 500000
 
 # The race detector needs a C compiler; without one the tests run without it.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED 2>/dev/null)" = 1 ] && echo -race)
@@ -16,7 +17,7 @@ GOTEST = $(GO) test $(RACE) -shuffle=on -timeout=$(TIMEOUT)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt fmt-check vet staticcheck lint mod-check docs docs-check race-check \
-	test-fresh fuzz stress bench build image image-test clean
+	test-fresh fuzz stress sim bench build image image-test clean
 
 help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +91,13 @@ stress: race-check ## Run the tests three times, in three orders
 bench: ## Run the benchmarks: BENCH=pattern BENCHTIME=1s COUNT=1
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(COUNT) ./...
 	@if [ -f test/bench/main.go ]; then $(GO) run ./test/bench; fi
+
+sim: ## Simulate about a million jobs and thousands of faults, in two processes
+	@mkdir -p bin && $(GO) test -c -o bin/sim.test ./internal/sim
+	@cd internal/sim && for first in 1 1000001; do \
+		SIM_FIRST=$$first SIM_JOBS=$(SIM_JOBS) ../../bin/sim.test -test.v -test.timeout 60m >../../bin/sim.$$first.log 2>&1 & pids="$$pids $$!"; \
+	done; failed=0; for pid in $$pids; do wait $$pid || failed=1; done; \
+	grep -h 'jobs, \|^--- \|SIM_SEED' ../../bin/sim.*.log | cut -c1-300 | tail -n 20; exit $$failed
 
 build: ## Build bin/workerd, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/workerd ./cmd/workerd

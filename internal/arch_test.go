@@ -61,6 +61,7 @@ func layers() map[string][]string {
 
 		// For tests, and imported by tests only.
 		"internal/natstest":  {"internal/broker", "internal/queue"},
+		"internal/sim":       {}, // all of it is tests
 		"internal/testkit":   {"..."},
 		"internal/testkit/*": {"..."},
 		"test/*":             {"..."},

@@ -42,14 +42,15 @@ type Conn struct {
 
 // Dial starts connecting and returns at once; whether it has succeeded is told
 // by Connected. Errors are those of the configuration: unreadable files,
-// malformed addresses.
-func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
+// malformed addresses. With more, for example [nats.InProcessServer], it can be
+// said in another way how to get there.
+func Dial(cfg Config, log *slog.Logger, more ...nats.Option) (*Conn, error) {
 	c := &Conn{log: log, domain: cfg.JetstreamDomain, changed: make(chan struct{})}
 	opts, err := c.options(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
 	}
-	if c.nc, err = nats.Connect(cfg.URL, opts...); err != nil {
+	if c.nc, err = nats.Connect(cfg.URL, append(opts, more...)...); err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
 	}
 	var jsOpts []jetstream.JetStreamOpt

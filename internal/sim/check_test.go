@@ -1,0 +1,200 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/workerd/workerd/internal/job"
+)
+
+// ambiguity is how long after its end a call may still turn out to have been
+// for nothing: its ack was sent, and had not been confirmed for good.
+const ambiguity = 3 * time.Second
+
+// heal waits until the stream is empty, with nothing going wrong any more.
+func (w *world) heal(ctx context.Context) {
+	nc, js := w.client()
+	defer nc.Close()
+	deadline := time.Now().Add(w.shape.ackWait + 6*time.Minute)
+	for {
+		left, err := leftIn(ctx, js, "JOBS")
+		if err == nil && left == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.fail("%d jobs are left in the stream long after everything was healed (%v)", left, err)
+			return
+		}
+		pause(ctx, time.Second)
+	}
+}
+
+func leftIn(ctx context.Context, js jetstream.JetStream, stream string) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return 0, err
+	}
+	return s.CachedInfo().State.Msgs, nil
+}
+
+func (w *world) fail(format string, args ...any) {
+	w.t.Helper()
+	w.t.Errorf("SIM_SEED=%d: %s", w.seed, fmt.Sprintf(format, args...))
+}
+
+// check looks at the books once everything has ended.
+func (w *world) check(ctx context.Context) (seen tally) {
+	dead := w.deadLetters(ctx)
+	w.down.mu.Lock()
+	defer w.down.mu.Unlock()
+	for id := range w.acked {
+		done := 0
+		for _, c := range w.down.calls[id] {
+			if c.done {
+				done++
+			}
+		}
+		switch letters := dead[id]; {
+		case done == 0 && letters == 0:
+			w.fail("%s is lost", id)
+		case letters > 1:
+			w.fail("%s has %d dead letters", id, letters)
+		case done+letters > 1 && !w.explained(id):
+			w.fail("%s was done %d times and has %d dead letters; no fault explains it: %s", id, done, letters, w.story(id))
+		case done+letters > 1:
+			seen.twice++
+		}
+	}
+	for id := range w.down.calls {
+		if !w.acked[id] {
+			w.fail("%s was called and never published", id)
+		}
+	}
+	for lane, most := range w.down.most {
+		if most > w.shape.concurrency {
+			w.fail("%d calls ran at once in %s, allowed are %d", most, lane, w.shape.concurrency)
+		}
+	}
+	w.count(&seen, dead)
+	return seen
+}
+
+// explained tells whether a fault happened to one of the replicas that did the
+// job, while it had it in hand: then the broker may have given it to another,
+// or not have heard of its end.
+func (w *world) explained(id string) bool {
+	return slices.ContainsFunc(w.down.calls[id], func(c *call) bool {
+		return c.done && (c.replica.lapsed[id] || w.disturbed(c.replica, c.replica.holding(id, c)))
+	})
+}
+
+// disturbed tells whether a fault could have made trouble for what a replica
+// had in hand. The end of a broker's restart is not known; it has its effects
+// when it is up again.
+func (w *world) disturbed(r *replica, i interval) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool {
+		harmless := f.kind == "outage" || f.kind == "hang" || f.kind == "drain"
+		return !harmless && (f.replica == nil || f.replica == r) && !f.at.Before(i.from) && !f.at.After(i.to.Add(ambiguity))
+	})
+}
+
+// holding is the time during which a replica had the job of a call in hand.
+func (r *replica) holding(id string, c *call) interval {
+	for _, i := range r.held[id] {
+		if !i.from.After(c.begin) && !i.to.Before(c.end) {
+			return i
+		}
+	}
+	return interval{from: c.begin, to: c.end}
+}
+
+func (w *world) story(id string) string {
+	var b strings.Builder
+	for _, c := range w.down.calls[id] {
+		fmt.Fprintf(&b, " [replica %d %s–%s done %v]", c.replica.id, c.begin.Sub(w.began).Round(time.Millisecond), c.end.Sub(w.began).Round(time.Millisecond), c.done)
+	}
+	for _, r := range w.replicas {
+		for _, i := range r.held[id] {
+			fmt.Fprintf(&b, " {replica %d held delivery %d %s–%s: %s}", r.id, i.delivery, i.from.Sub(w.began).Round(time.Millisecond), i.to.Sub(w.began).Round(time.Millisecond), i.what)
+		}
+	}
+	return b.String()
+}
+
+// deadLetters counts them by job.
+func (w *world) deadLetters(ctx context.Context) map[string]int {
+	nc, js := w.client()
+	defer nc.Close()
+	dead := map[string]int{}
+	s, err := js.Stream(ctx, "WORKERD_DLQ")
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return dead
+	}
+	if err != nil {
+		w.fail("dead letters: %v", err)
+		return dead
+	}
+	for seq := uint64(1); seq <= s.CachedInfo().State.LastSeq; seq++ {
+		m, err := s.GetMsg(ctx, seq)
+		if err != nil {
+			w.fail("dead letter %d: %v", seq, err)
+			continue
+		}
+		id := string(m.Data)
+		dead[id]++
+		if reason := job.Reason(m.Header.Get(job.HeaderDLQReason)); !slices.Contains(job.Reasons(), reason) {
+			w.fail("%s is dead for %q", id, reason)
+		}
+	}
+	return dead
+}
+
+// tally is what a scenario has seen, for the table of what must happen
+// sometimes.
+type tally struct {
+	jobs, calls, faults, twice, dead int
+	sometimes                        map[string]int
+}
+
+func (t *tally) add(o tally) {
+	t.jobs, t.calls, t.faults, t.twice, t.dead = t.jobs+o.jobs, t.calls+o.calls, t.faults+o.faults, t.twice+o.twice, t.dead+o.dead
+	if t.sometimes == nil {
+		t.sometimes = make(map[string]int)
+	}
+	for what, n := range o.sometimes {
+		t.sometimes[what] += n
+	}
+}
+
+func (w *world) count(seen *tally, dead map[string]int) {
+	seen.jobs, seen.faults, seen.dead, seen.sometimes = len(w.acked), len(w.faults), len(dead), make(map[string]int)
+	for _, calls := range w.down.calls {
+		seen.calls += len(calls)
+	}
+	for _, f := range w.faults {
+		seen.sometimes["fault: "+f.kind]++
+	}
+	for _, r := range w.replicas {
+		for reason, n := range r.outcomes {
+			seen.sometimes["outcome: "+string(reason)] += n
+		}
+		for _, s := range r.sources {
+			st := s.Stats()
+			seen.sometimes["redelivered"] += int(st.Redelivered)
+			seen.sometimes["redelivery of what is in hand or finished"] += int(st.Suppressed)
+			seen.sometimes["pull requests given up"] += int(st.Epochs)
+		}
+		st := r.conn.Stats()
+		seen.sometimes["settlement sent again"] += int(st.Resent)
+		seen.sometimes["settlement given up"] += int(st.Abandoned)
+	}
+	seen.sometimes["done twice, explained"] += seen.twice
+}

@@ -1,0 +1,174 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/workerd/workerd/internal/attempts"
+	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pipeline"
+	"github.com/workerd/workerd/internal/pool"
+	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/retry"
+	"github.com/workerd/workerd/internal/shed"
+)
+
+// replica is one workerd: everything but configuration, admin and signals.
+type replica struct {
+	w       *world
+	id      int
+	link    *link
+	conn    *queue.Conn
+	pools   []*pool.Pool
+	sources []*queue.Source
+
+	stopFetching context.CancelFunc
+	interrupt    context.CancelCauseFunc
+	running      sync.WaitGroup
+	gone         atomic.Bool // it has begun to end
+
+	mu       sync.Mutex
+	outcomes map[job.Reason]int
+	lapsed   map[string]bool // jobs whose lease was lost here
+	held     map[string][]interval
+}
+
+// interval during which a job was in hand.
+type interval struct {
+	from, to time.Time
+	delivery int    // as the broker counts
+	what     string // became of it
+}
+
+func (w *world) startReplica() *replica {
+	w.mu.Lock()
+	r := &replica{w: w, id: len(w.replicas), link: &link{to: w.broker}, outcomes: make(map[job.Reason]int), lapsed: make(map[string]bool), held: make(map[string][]interval)}
+	w.replicas = append(w.replicas, r)
+	w.mu.Unlock()
+	var err error
+	r.conn, err = queue.Dial(queue.Config{URL: "nats://sim"}.WithDefaults(), w.log.With("replica", r.id), nats.InProcessServer(r.link))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	fetch, stop := context.WithCancel(context.Background())
+	work, interrupt := context.WithCancelCause(context.Background())
+	r.stopFetching, r.interrupt = stop, interrupt
+	ledger := attempts.New(r.conn, attempts.Config{}.WithDefaults())
+	for n := range w.shape.pools {
+		p := r.newPool(n, ledger)
+		r.pools = append(r.pools, p)
+		r.running.Go(func() { p.Run(fetch, work) })
+	}
+	return r
+}
+
+// newPool joins the parts as app does.
+func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
+	stream := queue.StreamConfig{Subjects: []string{"jobs.>"}}.WithDefaults()
+	sh, name := r.w.shape, fmt.Sprintf("pool%d", n)
+	cfg := pool.Config{
+		Target: name, Stream: "JOBS", Concurrency: sh.concurrency, Prefetch: sh.prefetch, AckWait: sh.ackWait,
+		Redelivery: pool.Redelivery{MaxAttempts: 6, InitialBackoff: 500 * time.Millisecond, MaxBackoff: 20 * time.Second, Multiplier: 2},
+	}.WithDefaults()
+	guard := breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: 8 * time.Second, ProbeTimeout: 10 * time.Second}.WithDefaults(), nil)
+	again := retry.New(retry.Config{})
+	again.RetryAfter = func() time.Duration {
+		if credit, until := guard.Credit(time.Now()); credit == 0 {
+			return max(0, time.Until(until))
+		}
+		return 0
+	}
+	deps := pool.Deps{
+		Handler: pipeline.New(pipeline.Config{
+			Pool: name, Timeout: 5 * time.Second, JobTimeout: 20 * time.Second,
+			Rules: pipeline.Rules{
+				MaxAttempts: cfg.Redelivery.MaxAttempts, MaxDeferrals: 1000, MaxCrashes: 3, MaxAge: 24 * time.Hour,
+				Backoff: retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
+			},
+		}, pipeline.Deps{Target: door{r.w.down, r, n}, Breaker: guard, Retry: again, OnTry: func(pipeline.Try) {}}),
+		DeadLetters: dlq.New(r.conn, dlq.Config{}.WithDefaults(), name, name),
+		Ledger:      ledger, Gate: gate{guard}, Report: r.report,
+	}
+	var used []job.Priority
+	for p := range job.Priority(job.Priorities) {
+		used = append(used, p)
+		s := r.conn.Source(queue.SourceConfig{
+			Stream: "JOBS", Consumer: name + "-" + p.String(), Subjects: []string{subject(n, p.String())}, Create: &stream,
+			Priority: p, AckWait: cfg.AckWait, MaxMessage: cfg.MaxMessage, Limit: cfg.Concurrency + cfg.Prefetch,
+		})
+		r.sources = append(r.sources, s)
+		deps.Sources[p] = s
+	}
+	deps.Shares = shed.Config{}.WithDefaults().For(used)
+	return pool.New(name, cfg, deps)
+}
+
+type gate struct{ b *breaker.Breaker }
+
+func (g gate) Credit(now time.Time) pool.Hold {
+	n, until := g.b.Credit(now)
+	h := pool.Hold{Credit: n, Until: until}
+	if n == 0 {
+		h.Reason = "breaker"
+	}
+	return h
+}
+
+func (g gate) Changed() <-chan struct{} { return g.b.Changed() }
+
+func (r *replica) report(p pool.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.outcomes[p.Outcome.Reason]++
+	id, now := string(p.Job.Payload), time.Now()
+	r.held[id] = append(r.held[id], interval{now.Add(-p.Waited - p.Took), now, p.Job.Deliveries, p.Outcome.Action.String()})
+	if p.Outcome.Reason == job.LeaseLost || errors.Is(p.SettleErr, job.ErrLeaseLost) {
+		r.lapsed[id] = true
+	}
+}
+
+// crash ends a replica as SIGKILL does: nothing gets out any more.
+func (r *replica) crash() {
+	r.gone.Store(true)
+	r.link.kill()
+	r.interrupt(errors.New("sim: killed"))
+	r.stopFetching()
+	r.conn.Close()
+	r.running.Wait()
+}
+
+// drain ends a replica as SIGTERM does. It reports whether all went well.
+func (r *replica) drain(patience time.Duration) bool {
+	r.gone.Store(true)
+	r.stopFetching()
+	done := make(chan struct{})
+	var waiting sync.WaitGroup
+	waiting.Go(func() { r.running.Wait(); close(done) })
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	clean := true
+	select {
+	case <-done:
+	case <-timer.C:
+		clean = false
+		r.interrupt(job.ErrInterrupted)
+		waiting.Wait()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if r.conn.Flush(ctx) != nil {
+		clean = false
+	}
+	r.conn.Close()
+	r.interrupt(nil)
+	waiting.Wait()
+	return clean
+}

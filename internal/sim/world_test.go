@@ -1,0 +1,196 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// seed decides everything in a scenario.
+type seed uint64
+
+// chance is a number in [0, 1) that belongs to what it is about.
+func (s seed) chance(about ...any) float64 {
+	h := fnv.New64a()
+	_, _ = fmt.Fprint(h, uint64(s), about) // never fails
+	x := h.Sum64()
+	x ^= x >> 33 // FNV alone leaves the high bits of short texts alike
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	return float64(x>>11) / (1 << 53)
+}
+
+// between is a whole number from low to high.
+func (s seed) between(low, high int, about ...any) int {
+	return low + int(s.chance(about...)*float64(high-low+1))
+}
+
+// span is a duration from low to high.
+func (s seed) span(low, high time.Duration, about ...any) time.Duration {
+	return low + time.Duration(s.chance(about...)*float64(high-low))
+}
+
+// world is one scenario while it runs.
+type world struct {
+	t       *testing.T
+	seed    seed
+	began   time.Time
+	log     *slog.Logger
+	history lockedText
+
+	broker *broker
+	down   *downstream
+	shape  shape
+
+	mu       sync.Mutex
+	acked    map[string]bool // ids the stream has taken
+	replicas []*replica      // all there ever were
+	faults   []fault         // what has happened
+}
+
+// shape of a scenario.
+type shape struct {
+	jobs        int
+	replicas    int
+	pools       int
+	concurrency int
+	prefetch    int
+	ackWait     time.Duration
+	drain       time.Duration
+	faults      int
+	length      time.Duration // over which jobs arrive and faults happen
+}
+
+func shapeOf(s seed) shape {
+	return shape{
+		jobs:        s.between(100, 1500, "jobs"),
+		replicas:    s.between(1, 4, "replicas"),
+		pools:       s.between(1, 3, "pools"),
+		concurrency: s.between(1, 24, "concurrency"),
+		prefetch:    []int{0, 0, 4, 16}[s.between(0, 3, "prefetch")],
+		ackWait:     s.span(2*time.Second, 30*time.Second, "ack_wait"),
+		drain:       s.span(2*time.Second, 12*time.Second, "drain"),
+		faults:      s.between(0, 14, "faults"),
+		length:      s.span(20*time.Second, 3*time.Minute, "length"),
+	}
+}
+
+// lockedText is the log of a scenario, shown if it fails.
+type lockedText struct {
+	mu    sync.Mutex
+	lines []byte
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const most = 64 << 10 // the last of it
+	if l.lines = append(l.lines, p...); len(l.lines) > 2*most {
+		l.lines = append([]byte(nil), l.lines[len(l.lines)-most:]...)
+	}
+	return len(p), nil
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.lines)
+}
+
+func newWorld(t *testing.T, s seed, dir string) *world {
+	w := &world{t: t, seed: s, began: time.Now(), acked: make(map[string]bool), shape: shapeOf(s)}
+	w.log = slog.New(slog.NewTextHandler(&w.history, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: w.shortTime}))
+	w.broker = newBroker(t, dir)
+	w.down = newDownstream(w)
+	return w
+}
+
+func (w *world) shortTime(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey {
+		return slog.Duration("at", a.Value.Time().Sub(w.began).Round(time.Millisecond))
+	}
+	return a
+}
+
+func (w *world) note(format string, args ...any) { w.log.Info(fmt.Sprintf(format, args...)) }
+
+// subject of a pool's jobs of a priority.
+func subject(pool int, priority string) string { return fmt.Sprintf("jobs.%d.%s", pool, priority) }
+
+func priorities() []string { return []string{"critical", "high", "normal", "low"} }
+
+// publish sends all jobs over the length of the scenario. A job counts once
+// the stream has acknowledged it; it is sent again until that.
+func (w *world) publish(ctx context.Context) {
+	nc, js := w.client()
+	defer nc.Close()
+	gap := w.shape.length / time.Duration(w.shape.jobs)
+	burst := w.seed.between(1, 200, "burst")
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for i := 0; i < w.shape.jobs; i += burst {
+		select {
+		case <-next.C:
+		case <-ctx.Done():
+			w.t.Errorf("seed %d: the publisher did not get rid of its jobs", w.seed)
+			return
+		}
+		var sending sync.WaitGroup
+		for k := i; k < min(i+burst, w.shape.jobs); k++ {
+			sending.Go(func() { w.send(ctx, js, k) })
+		}
+		sending.Wait()
+		next.Reset(gap * time.Duration(burst))
+	}
+}
+
+func (w *world) send(ctx context.Context, js jetstream.JetStream, n int) {
+	id := fmt.Sprintf("job-%d", n)
+	pool := w.seed.between(0, w.shape.pools-1, id, "pool")
+	msg := &nats.Msg{
+		Subject: subject(pool, priorities()[w.seed.between(0, 3, id, "priority")]),
+		Data:    []byte(id),
+	}
+	for ctx.Err() == nil {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_, err := js.PublishMsg(try, msg, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(1))
+		cancel()
+		if err == nil {
+			w.mu.Lock()
+			w.acked[id] = true
+			w.mu.Unlock()
+			return
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+}
+
+// client is a plain client of the broker whose connection nobody disturbs.
+func (w *world) client() (*nats.Conn, jetstream.JetStream) {
+	nc, err := nats.Connect("nats://sim", nats.InProcessServer(w.broker), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+		nats.RetryOnFailedConnect(true), nats.ReconnectJitter(0, 0))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return nc, js
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
