@@ -97,12 +97,11 @@ func (w *world) explained(id string) bool {
 }
 
 // disturbed tells whether a fault could have made trouble for what a replica
-// had in hand. The end of a broker's restart is not known; it has its effects
-// when it is up again.
+// had in hand.
 func (w *world) disturbed(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
 		harmless := f.kind == "outage" || f.kind == "hang" || f.kind == "drain"
-		return !harmless && (f.replica == nil || f.replica == r) && !f.at.Before(i.from) && !f.at.After(i.to.Add(ambiguity))
+		return !harmless && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(ambiguity))
 	})
 }
 

@@ -21,7 +21,6 @@ type downstream struct {
 	most    map[string]int
 	down    time.Time // until when it fails; zero: it is well
 	hangs   bool      // while it is down
-	panics  int
 }
 
 // call is one call as the downstream saw it.

@@ -8,9 +8,9 @@ import (
 // fault is something that went wrong, and from when to when it could explain
 // that a job was done twice.
 type fault struct {
-	kind    string
-	at      time.Time
-	replica *replica // nil: all of them
+	kind      string
+	at, until time.Time
+	replica   *replica // nil: all of them
 }
 
 // disturb lets the scenario's faults happen, one after the other.
@@ -32,8 +32,9 @@ func (w *world) happen(ctx context.Context, n int) {
 	w.note("fault %s, replica %d", kind, r.id)
 	switch kind {
 	case "broker restart":
-		w.remember(kind, nil)
+		began := time.Now()
 		w.broker.restart(ctx, w.seed.span(10*time.Millisecond, 8*time.Second, n, "down"))
+		w.rememberSince(began, kind, nil)
 	case "cut":
 		w.remember(kind, r)
 		r.link.cut()
@@ -82,8 +83,10 @@ func (w *world) alive() (list []*replica) {
 	return list
 }
 
-func (w *world) remember(kind string, r *replica) {
+func (w *world) remember(kind string, r *replica) { w.rememberSince(time.Now(), kind, r) }
+
+func (w *world) rememberSince(began time.Time, kind string, r *replica) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.faults = append(w.faults, fault{kind, time.Now(), r})
+	w.faults = append(w.faults, fault{kind, began, time.Now(), r})
 }

@@ -119,7 +119,9 @@ func (w *world) shortTime(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-func (w *world) note(format string, args ...any) { w.log.Info(fmt.Sprintf(format, args...)) }
+func (w *world) note(format string, args ...any) {
+	w.log.Info("scenario", "what", fmt.Sprintf(format, args...))
+}
 
 // subject of a pool's jobs of a priority.
 func subject(pool int, priority string) string { return fmt.Sprintf("jobs.%d.%s", pool, priority) }
