@@ -39,7 +39,7 @@ func (p *Pool) one(h *held) {
 	h.cancel(nil)
 	p.forget(h)
 	p.regulate(time.Now())
-	report := Report{Pool: p.name, Job: h.Job(), Outcome: out, Waited: h.waited, Took: h.took, SettleErr: err}
+	report := Report{Pool: p.name, Job: h.Job(), Outcome: out, Received: h.received, Waited: h.waited, Took: h.took, SettleErr: err}
 	if !h.started.IsZero() {
 		report.Age = max(0, h.started.Sub(h.Job().Enqueued))
 	}

@@ -86,6 +86,8 @@ type Report struct {
 	Pool    string
 	Job     *job.Job
 	Outcome job.Outcome
+	// Received is when the delivery came.
+	Received time.Time
 	// Age of the job when it first started, from publication; 0 if it never did.
 	Age time.Duration
 	// Waited in hand for a permit; Took in the handler.

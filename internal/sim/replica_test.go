@@ -129,7 +129,7 @@ func (r *replica) report(p pool.Report) {
 	defer r.mu.Unlock()
 	r.outcomes[p.Outcome.Reason]++
 	id, now := string(p.Job.Payload), time.Now()
-	r.held[id] = append(r.held[id], interval{now.Add(-p.Waited - p.Took), now, p.Job.Deliveries, p.Outcome.Action.String()})
+	r.held[id] = append(r.held[id], interval{p.Received, now, p.Job.Deliveries, p.Outcome.Action.String()})
 	if p.Outcome.Reason == job.LeaseLost || errors.Is(p.SettleErr, job.ErrLeaseLost) {
 		r.lapsed[id] = true
 	}
