@@ -28,52 +28,69 @@ func configFile(c *cli.Context) string {
 	return ""
 }
 
-// maxConfig bounds what is read; config itself refuses less.
+// maxConfig bounds what is read, be it endless; config itself refuses less.
 const maxConfig = 2 << 20
 
 // readConfig returns the text of a configuration, "-" being standard input.
 func readConfig(c *cli.Context, name string) ([]byte, error) {
 	if name == "" {
-		return nil, fail(exitConfig, "give one: `workerd "+c.Command.Name+" workerd.yaml`, or try `workerd dev`, which needs none",
+		return nil, fail(exitConfig, "give one: `workerd "+c.Command.Name+" workerd.yaml`; or try `workerd dev`, which needs none",
 			"no configuration: neither an argument nor WORKERD_CONFIG, ./workerd.yaml or /etc/workerd/workerd.yaml")
 	}
-	var text []byte
-	var err error
-	if name == "-" {
-		text, err = io.ReadAll(io.LimitReader(c.App.Reader, maxConfig))
-	} else {
-		text, err = os.ReadFile(filepath.Clean(name))
-	}
+	text, err := readFile(c, name)
 	if err != nil {
-		return nil, fail(exitConfig, "", "read the configuration: %w", err)
+		return nil, fail(exitConfig, "", "cannot read the configuration: %w", err)
 	}
 	return text, nil
 }
 
-// loadConfig reads a configuration and prints its problems to stderr. The
-// error says that there were errors among them.
-func loadConfig(c *cli.Context, name string) (*config.File, config.Problems, error) {
+func readFile(c *cli.Context, name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(io.LimitReader(c.App.Reader, maxConfig))
+	}
+	f, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxConfig))
+}
+
+// parseConfig reads a configuration and prints its problems to stderr if there
+// are errors among them, which the error says. What it returns otherwise are
+// warnings.
+func parseConfig(c *cli.Context, name string) (*config.File, config.Problems, error) {
 	text, err := readConfig(c, name)
 	if err != nil {
 		return nil, nil, err
 	}
 	file, problems := config.Load(name, text, os.LookupEnv)
-	if err := problems.Format(c.App.ErrWriter, isTerminal(c.App.ErrWriter)); err != nil {
-		return nil, nil, fmt.Errorf("print problems: %w", err)
-	}
 	if len(problems.Errors()) > 0 {
-		return nil, problems, &coded{code: exitConfig, err: errReported}
+		printProblems(c, problems)
+		return nil, nil, &coded{code: exitConfig, err: errReported}
 	}
 	return file, problems, nil
+}
+
+// loadConfig is parseConfig for commands that print the warnings, too.
+func loadConfig(c *cli.Context, name string) (*config.File, config.Problems, error) {
+	file, warnings, err := parseConfig(c, name)
+	printProblems(c, warnings)
+	return file, warnings, err
+}
+
+func printProblems(c *cli.Context, problems config.Problems) {
+	_ = problems.Format(c.App.ErrWriter, colored(c.App.ErrWriter)) // there is nobody else to tell
 }
 
 func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name: "check", Aliases: []string{"validate", "lint"}, Usage: "Validate configurations without touching the network",
-		ArgsUsage:   "[FILE...]",
-		Description: "Prints every problem with its place. Example: workerd check workerd.yaml\nExit codes: 0 valid, 3 warnings with --strict, 78 errors.",
-		Flags:       []cli.Flag{&cli.BoolFlag{Name: "strict", Usage: "treat warnings as a failure (exit code 3)", DisableDefaultText: true}},
-		Action:      check,
+		ArgsUsage: "[FILE...]",
+		Description: "Prints every problem at once, with its place and what to write instead.\n\n" +
+			"Example: workerd check --strict workerd.yaml\n\nExit codes: 0 valid, 3 only warnings with --strict, 78 errors.",
+		Flags:  []cli.Flag{&cli.BoolFlag{Name: "strict", Usage: "treat warnings as a failure (exit code 3)", DisableDefaultText: true}},
+		Action: check,
 	}
 }
 
@@ -84,13 +101,13 @@ func check(c *cli.Context) error {
 	}
 	failed, warned := false, false
 	for _, name := range names {
-		file, problems, err := loadConfig(c, name)
+		file, list, err := loadConfig(c, name)
 		if err != nil {
 			report(err, c.App.ErrWriter)
 			failed = true
 			continue
 		}
-		warnings := len(problems.Warnings())
+		warnings := len(list)
 		warned = warned || warnings > 0
 		fmt.Fprintf(c.App.Writer, "%s: ok%s · %s · %s\n", name, counted(", %d warning", warnings), plural(len(file.Pools), "pool"), plural(len(file.Targets), "target"))
 	}
@@ -114,18 +131,11 @@ func counted(format string, n int) string {
 	return s
 }
 
-func plural(n int, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return fmt.Sprintf("%d %ss", n, word)
-}
-
 func showCommand() *cli.Command {
 	return &cli.Command{
-		Name: "show", Usage: "Print the effective configuration: defaults filled in, secrets hidden",
+		Name: "show", Usage: "Print the configuration in effect, secrets hidden",
 		ArgsUsage:   "[FILE]",
-		Description: "Example: workerd show workerd.yaml --changed",
+		Description: "Defaults are filled in. What it prints is a configuration, too.\n\nExample: workerd show workerd.yaml --changed",
 		Flags:       []cli.Flag{&cli.BoolFlag{Name: "changed", Usage: "only what differs from the defaults", DisableDefaultText: true}},
 		Action: func(c *cli.Context) error {
 			file, _, err := loadConfig(c, configFile(c))

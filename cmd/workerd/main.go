@@ -10,12 +10,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
+	"runtime/debug"
 	"strings"
 
 	"github.com/urfave/cli/v2"
-
-	"github.com/workerd/workerd/internal/config"
 )
 
 // Exit codes, those of sysexits.h where it has one.
@@ -24,10 +22,22 @@ const (
 	exitFailure     = 1  // the operation failed
 	exitLint        = 3  // warnings only, with --strict
 	exitUsage       = 64 // wrong flag, unknown command
-	exitUnavailable = 69 // NATS or the admin listener cannot be reached
+	exitUnavailable = 69 // NATS cannot be reached by a client command
+	exitSoftware    = 70 // a mistake in workerd itself
 	exitTempFail    = 75 // the drain handed jobs back that it had interrupted
 	exitConfig      = 78 // the configuration is invalid
 )
+
+// exitCodes is how `workerd help` explains them.
+const exitCodes = `Exit codes:
+  0   done; after a drain: nothing was interrupted
+  1   failed
+  3   only warnings, with check --strict
+  64  wrong use of the command line
+  69  NATS cannot be reached (publish; the daemon keeps trying instead)
+  70  a mistake in workerd itself
+  75  the drain's time was over: jobs were interrupted and handed back
+  78  the configuration is invalid`
 
 func main() { os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
 
@@ -50,8 +60,22 @@ func fail(code int, hint, format string, args ...any) error {
 
 // run is the whole program but for the process around it.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	app := newApp(stdin, stdout, stderr)
-	return report(app.Run(reorder(app, args)), stderr)
+	return guarded(stderr, func() error {
+		app := newApp(stdin, stdout, stderr)
+		return app.Run(reorder(app, args))
+	})
+}
+
+// guarded reports what a command returns, and a panic, too: a mistake in
+// workerd is told from a failure by its exit code.
+func guarded(stderr io.Writer, command func() error) (code int) {
+	defer func() {
+		if v := recover(); v != nil {
+			fmt.Fprintf(stderr, "workerd: this is a mistake in workerd, please report it with what follows: %v\n%s", v, debug.Stack())
+			code = exitSoftware
+		}
+	}()
+	return report(command(), stderr)
 }
 
 // report prints an error for people and returns its exit code.
@@ -75,41 +99,34 @@ func report(err error, stderr io.Writer) int {
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:            "workerd",
-		Usage:           "pulls jobs from NATS JetStream and calls a downstream service for each",
+		Usage:           "pulls jobs from NATS JetStream and calls a service for each",
 		HideHelpCommand: true,
 		HideVersion:     true,
 		UsageText:       "workerd COMMAND [OPTIONS] [ARGUMENTS]",
-		Reader:          stdin,
-		Writer:          stdout,
-		ErrWriter:       stderr,
+		Description: "Begin with `workerd dev`, which needs nothing but this binary. Then write a\n" +
+			"workerd.yaml, `workerd check` it, and `workerd run` it.\n\n" + exitCodes,
+		Reader:    stdin,
+		Writer:    stdout,
+		ErrWriter: stderr,
 		// main alone decides how the process ends.
 		ExitErrHandler:            func(*cli.Context, error) {},
 		UseShortOptionHandling:    true,
+		EnableBashCompletion:      true,
 		DisableSliceFlagSeparator: true,
 		OnUsageError:              usageError,
 		Action:                    root,
-		// The library adds it only if there is no command of that name.
-		Flags: []cli.Flag{cli.HelpFlag},
+		// The library adds help only if there is no command of that name.
+		Flags: []cli.Flag{cli.HelpFlag, &cli.BoolFlag{Name: "version", Usage: "print version and build", DisableDefaultText: true}},
 		Commands: []*cli.Command{
 			runCommand(), devCommand(), checkCommand(), showCommand(), publishCommand(), healthcheckCommand(), versionCommand(),
+			completionCommand(), helpCommand(),
 		},
 	}
 	for _, c := range app.Commands {
 		c.HideHelpCommand = true
 		c.OnUsageError = usageError
+		c.Before = checkArguments
 	}
-	app.Commands = append(app.Commands, &cli.Command{
-		Name: "help", Usage: "Show help for a command", ArgsUsage: "[COMMAND]", HideHelpCommand: true,
-		Action: func(c *cli.Context) error {
-			if name := c.Args().First(); name != "" {
-				if c.App.Command(name) == nil {
-					return unknownCommand(c, name)
-				}
-				return cli.ShowCommandHelp(c, name)
-			}
-			return cli.ShowAppHelp(c)
-		},
-	})
 	return app
 }
 
@@ -118,89 +135,33 @@ func root(c *cli.Context) error {
 	if name := c.Args().First(); name != "" {
 		return unknownCommand(c, name)
 	}
+	if c.Bool("version") {
+		return printVersion(c.App.Writer, "text")
+	}
 	return cli.ShowAppHelp(c)
 }
 
-func unknownCommand(c *cli.Context, name string) error {
-	var names []string
-	for _, command := range c.App.Commands {
-		names = append(names, command.Names()...)
-	}
-	hint := "`workerd help` lists the commands"
-	if s := config.Nearest(name, names); s != "" {
-		hint = fmt.Sprintf("did you mean `workerd %s`?", s)
-	}
-	return fail(exitUsage, hint, "unknown command %q", name)
-}
-
-func usageError(c *cli.Context, err error, _ bool) error {
-	hint := "see `workerd help`"
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "workerd" {
-		hint = "see `workerd " + c.Command.Name + " --help`"
-	}
-	flag, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: ")
-	if !unknown {
-		return fail(exitUsage, hint, "%w", err)
-	}
-	flag = strings.TrimLeft(flag, "-")
-	if s := config.Nearest(flag, flagNames(c)); s != "" {
-		hint = fmt.Sprintf("did you mean --%s?", s)
-	}
-	return fail(exitUsage, hint, "unknown flag --%s", flag)
-}
-
-// flagNames are the long names of a command's flags.
-func flagNames(c *cli.Context) []string {
-	names := []string{"help"}
-	if c.Command != nil {
-		for _, f := range c.Command.Flags {
-			names = append(names, f.Names()[0])
-		}
-	}
-	return names
-}
-
-// reorder moves flags in front of arguments: the library takes a flag that
-// follows an argument for another argument, silently.
-func reorder(app *cli.App, args []string) []string {
-	if len(args) < 3 {
-		return args
-	}
-	command := app.Command(args[1])
-	if command == nil {
-		return args
-	}
-	head, flags, rest := args[:2:2], []string{}, []string{}
-	for i := 2; i < len(args); i++ {
-		a := args[i]
-		switch {
-		case a == "--":
-			rest = append(rest, args[i:]...)
-			i = len(args)
-		case len(a) > 1 && a[0] == '-':
-			flags = append(flags, a)
-			if takesValue(command, a) && i+1 < len(args) {
-				i++
-				flags = append(flags, args[i])
+func helpCommand() *cli.Command {
+	return &cli.Command{
+		Name: "help", Usage: "Show help for a command", ArgsUsage: "[COMMAND]",
+		Description: "Example: workerd help run",
+		Action: func(c *cli.Context) error {
+			name := c.Args().First()
+			if name == "" {
+				return cli.ShowAppHelp(c)
 			}
-		default:
-			rest = append(rest, a)
-		}
+			if c.App.Command(name) == nil {
+				return unknownCommand(c, name)
+			}
+			return cli.ShowCommandHelp(c, name)
+		},
 	}
-	return slices.Concat(head, flags, rest)
 }
 
-// takesValue tells whether the next argument belongs to the flag.
-func takesValue(command *cli.Command, arg string) bool {
-	name := strings.TrimLeft(arg, "-")
-	if strings.Contains(name, "=") {
-		return false
+// plural is "1 job" or "2 jobs".
+func plural[N int | uint64](n N, word string) string {
+	if n == 1 {
+		return "1 " + word
 	}
-	for _, f := range command.Flags {
-		if slices.Contains(f.Names(), name) {
-			_, isBool := f.(*cli.BoolFlag)
-			return !isBool
-		}
-	}
-	return false
+	return fmt.Sprintf("%d %ss", n, strings.TrimSuffix(word, "s"))
 }

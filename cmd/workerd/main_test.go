@@ -5,8 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
@@ -48,24 +52,40 @@ func (w withoutLeaks) Run() int {
 // Beside what testscript knows, scripts may say:
 //
 //	code N program args...   runs it and expects that exit code
-//	broker                   starts a NATS server, its URL in $NATS_URL
+//	broker [ADDRESS]         starts a NATS server, its URL in $NATS_URL
+//	nobroker                 stops it again
+//	locked                   starts one that wants the password "right" of user joe
 //	silent NAME              listens; its address in $NAME, connections fail the script
+//	receiver NAME            a target at $NAME (any, if that is not set) that answers 200
+//	receives TEXT            waits until a job has come: subject "X-Tenant" "body"
+//	taken NAME               listens and never answers; its address in $NAME
 //	freeport NAME            an address nobody listens on, in $NAME
 //	start NAME args...       runs workerd until it is stopped
+//	deaf NAME args...        the same, but nobody reads what it writes
 //	await NAME PATH TEXT     waits until its $ADMIN answers PATH with TEXT
 //	says NAME TEXT           waits until it has written TEXT
-//	end NAME SIGNAL  CODE    sends TERM or INT and expects the exit code
+//	signal NAME SIGNAL       sends TERM, INT or KILL
+//	end NAME SIGNAL CODE     the same, and expects the exit code, -1 for a death by signal
+//
+// and, as a condition, root: the user may read and write everything.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: *update,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("NO_COLOR", "1")
-			e.Values[daemons{}] = map[string]*process{}
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // it waits for a second otherwise
+			e.Values[daemons{}] = &running{processes: map[string]*process{}}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "broker": startBroker, "silent": silent, "freeport": freePort,
-			"start": startDaemon, "await": await, "says": says, "end": end,
+			"code": code, "broker": startBroker, "nobroker": stopBroker, "locked": startLocked, "silent": silent, "taken": taken, "receiver": receiver, "receives": receives, "freeport": freePort,
+			"start": startDaemon, "deaf": startDeaf, "await": await, "says": says, "signal": sendSignal, "end": end,
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Geteuid() == 0, nil
 		},
 	})
 }
@@ -86,11 +106,34 @@ func code(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func startBroker(ts *testscript.TestScript, _ bool, _ []string) {
-	s, err := broker.Start(broker.Config{Port: -1, StoreDir: ts.MkAbs("broker"), Lazy: true})
+func startBroker(ts *testscript.TestScript, _ bool, args []string) {
+	cfg := broker.Config{Port: -1, StoreDir: ts.MkAbs("broker"), Lazy: true}
+	if len(args) == 1 {
+		address, err := netip.ParseAddrPort(args[0])
+		ts.Check(err)
+		cfg.Port = int(address.Port())
+	}
+	s, err := broker.Start(cfg)
 	ts.Check(err)
-	ts.Defer(s.Shutdown)
+	stop := sync.OnceFunc(s.Shutdown)
+	ts.Defer(stop)
+	ts.Value(daemons{}).(*running).stopBroker = stop
 	ts.Setenv("NATS_URL", s.URL())
+}
+
+func stopBroker(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Value(daemons{}).(*running).stopBroker()
+}
+
+func startLocked(ts *testscript.TestScript, _ bool, _ []string) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, Username: "joe", Password: "right", NoSigs: true, NoLog: true})
+	ts.Check(err)
+	s.Start()
+	ts.Defer(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(20 * time.Second) {
+		ts.Fatalf("the server does not start")
+	}
+	ts.Setenv("NATS_URL", s.ClientURL())
 }
 
 func silent(ts *testscript.TestScript, _ bool, args []string) {
@@ -118,6 +161,44 @@ func silent(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
+func taken(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { _ = l.Close() })
+	ts.Setenv(args[0], l.Addr().String())
+}
+
+func receiver(ts *testscript.TestScript, _ bool, args []string) {
+	received := make(chan string, 100)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		received <- fmt.Sprintf("%s %q %q", r.Header.Get("Workerd-Subject"), r.Header.Get("X-Tenant"), body)
+	}))
+	if address := ts.Getenv(args[0]); address != "" {
+		_ = s.Listener.Close() // a new one takes its place
+		l, err := net.Listen("tcp", address)
+		ts.Check(err)
+		s.Listener = l
+	}
+	s.Start()
+	ts.Defer(s.Close)
+	ts.Value(daemons{}).(*running).received = received
+	ts.Setenv(args[0], s.Listener.Addr().String())
+}
+
+func receives(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	select {
+	case got := <-ts.Value(daemons{}).(*running).received:
+		if got != args[0] {
+			ts.Fatalf("received %s", got)
+		}
+	case <-deadline.C:
+		ts.Fatalf("nothing is received within 20 s")
+	}
+}
+
 func freePort(ts *testscript.TestScript, _ bool, args []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
@@ -125,8 +206,14 @@ func freePort(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], l.Addr().String())
 }
 
-// daemons is the key of a script's running programs.
+// daemons is the key of what a script has running.
 type daemons struct{}
+
+type running struct {
+	processes  map[string]*process
+	stopBroker func()
+	received   chan string
+}
 
 // process is a workerd that runs beside the script.
 type process struct {
@@ -136,13 +223,31 @@ type process struct {
 }
 
 func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
-	exe, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "workerd"))
-	ts.Check(err)
 	out, err := os.Create(ts.MkAbs(args[0] + ".out"))
 	ts.Check(err)
-	p := &process{cmd: exec.Command(exe, args[1:]...), out: out.Name(), done: make(chan struct{})}
+	defer out.Close() // the process has its own
+	startWith(ts, out, args)
+}
+
+func startDeaf(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".out"), nil, 0o600))
+	r, w, err := os.Pipe()
+	ts.Check(err)
+	defer w.Close()
+	ts.Check(r.Close())
+	startWith(ts, w, args)
+}
+
+// startWith runs args[1:] as the process called args[0].
+func startWith(ts *testscript.TestScript, out *os.File, args []string) {
+	exe, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "workerd"))
+	ts.Check(err)
+	p := &process{cmd: exec.Command(exe, args[1:]...), out: ts.MkAbs(args[0] + ".out"), done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = ts.MkAbs("."), out, out
-	for _, name := range []string{"NATS_URL", "ADMIN", "DOWNSTREAM", "NO_COLOR", "HOME", "PATH", "WORKERD_DEV_ADMIN", "WORKERD_DEV_NATS", "WORKERD_DEV_DOWNSTREAM"} {
+	for _, name := range []string{
+		"NATS_URL", "NATS", "ADMIN", "DOWNSTREAM", "TARGET", "TAKEN", "NO_COLOR", "HOME", "PATH", "GORACE",
+		"WORKERD_DEV_ADMIN", "WORKERD_DEV_NATS", "WORKERD_DEV_DOWNSTREAM",
+	} {
 		if v := ts.Getenv(name); v != "" {
 			p.cmd.Env = append(p.cmd.Env, name+"="+v)
 		}
@@ -150,16 +255,15 @@ func startDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(p.cmd.Start())
 	var waiting sync.WaitGroup
 	waiting.Go(func() { _ = p.cmd.Wait(); close(p.done) })
-	ts.Value(daemons{}).(map[string]*process)[args[0]] = p
+	ts.Value(daemons{}).(*running).processes[args[0]] = p
 	ts.Defer(func() {
 		_ = p.cmd.Process.Kill()
 		waiting.Wait()
-		_ = out.Close()
 	})
 }
 
 func started(ts *testscript.TestScript, name string) *process {
-	p, ok := ts.Value(daemons{}).(map[string]*process)[name]
+	p, ok := ts.Value(daemons{}).(*running).processes[name]
 	if !ok {
 		ts.Fatalf("%s was not started", name)
 	}
@@ -174,7 +278,9 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		status, body, err := askAdmin(ctx, "http://"+ts.Getenv("ADMIN"), path)
 		last = fmt.Sprintf("%d %v %s", status, err, body)
 		return err == nil && status != http.StatusNotFound && strings.Contains(body, want)
-	}, func() string { return fmt.Sprintf("%s does not answer %q: %s", path, want, last) })
+	}, func() string {
+		return fmt.Sprintf("%s does not answer %q: %s", path, want, last[:min(len(last), 1000)])
+	})
 }
 
 func says(ts *testscript.TestScript, _ bool, args []string) {
@@ -206,16 +312,27 @@ func until(ts *testscript.TestScript, p *process, ok func() bool, why func() str
 	}
 }
 
-func end(ts *testscript.TestScript, _ bool, args []string) {
+func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
+	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}
+	ts.Check(started(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
+}
+
+func end(ts *testscript.TestScript, neg bool, args []string) {
+	sendSignal(ts, neg, args)
 	p := started(ts, args[0])
-	ts.Check(p.cmd.Process.Signal(map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT}[args[1]]))
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
+	case <-deadline.C:
 		ts.Fatalf("%s did not end within 20 s", args[0])
 	}
+	text, err := os.ReadFile(p.out)
+	ts.Check(err)
 	if got := strconv.Itoa(p.cmd.ProcessState.ExitCode()); got != args[2] {
-		text, _ := os.ReadFile(p.out)
 		ts.Fatalf("exit code %s, want %s:\n%s", got, args[2], text)
+	}
+	if strings.Contains(string(text), "goroutine ") || strings.Contains(string(text), "DATA RACE") {
+		ts.Fatalf("no way to end:\n%s", text)
 	}
 }
