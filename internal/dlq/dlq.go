@@ -46,6 +46,9 @@ func Ensure(ctx context.Context, conn *queue.Conn, cfg Config) error {
 
 // Put stores a job and returns once the broker has it on record.
 func (s *Store) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record) error {
+	if err := s.conn.AwaitConnected(ctx); err != nil {
+		return err
+	}
 	m := &nats.Msg{Subject: s.cfg.Subject + "." + s.pool, Header: s.header(j, o, r), Data: j.Payload}
 	opts := []jetstream.PublishOpt{jetstream.WithMsgID(dedupeID(j)), jetstream.WithExpectStream(s.cfg.Stream)}
 	_, err := s.conn.JetStream().PublishMsg(ctx, m, opts...)

@@ -79,6 +79,10 @@ func (c *Conn) options(cfg Config) ([]nats.Option, error) {
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(),
 		nats.CustomReconnectDelay(reconnectDelay),
+		// No buffer while disconnected: what lies in it would be sent after the
+		// reconnect, a nak whose lease is over included, and hit somebody else's
+		// run. The settler sends again what still may be sent.
+		nats.ReconnectBufSize(-1),
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(pingsOutstanding),
 		nats.CustomInboxPrefix(cfg.InboxPrefix),
@@ -191,6 +195,21 @@ func (c *Conn) explain(err error) error {
 
 // Connected tells whether the server can be reached right now.
 func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+
+// AwaitConnected waits until the server can be reached, or ctx ends.
+func (c *Conn) AwaitConnected(ctx context.Context) error {
+	for {
+		changed := c.Changed()
+		if c.Connected() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("not connected to NATS: %w", context.Cause(ctx))
+		}
+	}
+}
 
 // ConnStats is what the connection has done so far.
 type ConnStats struct {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/workerd/workerd/internal/job"
@@ -279,6 +281,50 @@ func TestSource_resumesAfterTheBrokerRestarted(t *testing.T) {
 	}
 	if len(seen) != 10 {
 		t.Errorf("%d different jobs among 10 deliveries: a finished job was delivered again", len(seen))
+	}
+}
+
+// TestSettler_aNakWhoseLeaseIsOverIsNotSentAfterAReconnect: it would hit the
+// run of whoever has the job by then. The client library's buffer did that.
+func TestSettler_aNakWhoseLeaseIsOverIsNotSentAfterAReconnect(t *testing.T) {
+	k := newKit(t)
+	k.publish(1)
+	s, c := k.source(k.conn, time.Second), newCatcher()
+	defer run(s, c)()
+	s.Request(1)
+	d := c.await(t, 1)[0]
+	k.broker.Stop()
+	settle(t, job.Nak, d)
+	lease := time.NewTimer(time.Until(d.LeaseUntil()) + 10*time.Millisecond)
+	defer lease.Stop()
+	<-lease.C
+	k.broker.Restart()
+	spy, _ := k.broker.Connect()
+	heard := make(chan *nats.Msg, 64)
+	if _, err := spy.ChanSubscribe("$JS.ACK.>", heard); err != nil {
+		t.Fatal(err)
+	}
+	if err := spy.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.conn.AwaitConnected(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.flush(k.conn)
+	s.Request(1)
+	again := c.await(t, 2)[1] // goes over the same connection, so whatever was sent before it has arrived
+	settle(t, job.Ack, again)
+	k.flush(k.conn)
+	for {
+		select {
+		case m := <-heard:
+			if strings.HasPrefix(string(m.Data), "-NAK") {
+				t.Errorf("%s was sent to %s", m.Data, m.Subject)
+			}
+			continue
+		default:
+		}
+		return
 	}
 }
 

@@ -73,6 +73,8 @@ func (w *world) check(ctx context.Context) (seen tally) {
 			seen.twice++
 		}
 	}
+	w.checkLeases()
+	w.checkAttempts(dead)
 	for id := range w.down.calls {
 		if !w.acked[id] {
 			w.fail("%s was called and never published", id)
@@ -87,12 +89,46 @@ func (w *world) check(ctx context.Context) (seen tally) {
 	return seen
 }
 
+// checkLeases: a lease is lost for a reason only.
+func (w *world) checkLeases() {
+	for _, r := range w.replicas {
+		for id, held := range r.held {
+			for _, i := range held {
+				if i.reason == job.LeaseLost && !w.disturbed(r, i) {
+					w.fail("replica %d lost the lease of %s, and nothing had happened: %s", r.id, id, w.story(id))
+				}
+			}
+		}
+	}
+}
+
+// checkAttempts: what can never succeed is given up after as many attempts as
+// allowed. A broker that forgets its consumer begins to count anew.
+func (w *world) checkAttempts(dead map[string]int) {
+	for id := range w.acked {
+		if !w.hopeless(id) {
+			continue
+		}
+		charged := 0
+		for _, r := range w.replicas {
+			for _, i := range r.held[id] {
+				if i.what == job.Retry || i.what == job.DeadLetter && i.reason == job.MaxAttempts {
+					charged++
+				}
+			}
+		}
+		if dead[id] != 1 || charged < 1 || charged > maxAttempts*(1+len(w.faults)) || len(w.faults) == 0 && charged != maxAttempts {
+			w.fail("%s fails always: %d dead letters after %d attempts, want 1 after %d: %s", id, dead[id], charged, maxAttempts, w.story(id))
+		}
+	}
+}
+
 // explained tells whether a fault happened to one of the replicas that did the
 // job, while it had it in hand: then the broker may have given it to another,
 // or not have heard of its end.
 func (w *world) explained(id string) bool {
 	return slices.ContainsFunc(w.down.calls[id], func(c *call) bool {
-		return c.done && (c.replica.lapsed[id] || w.disturbed(c.replica, c.replica.holding(id, c)))
+		return c.done && w.disturbed(c.replica, c.replica.holding(id, c))
 	})
 }
 
@@ -122,7 +158,7 @@ func (w *world) story(id string) string {
 	}
 	for _, r := range w.replicas {
 		for _, i := range r.held[id] {
-			fmt.Fprintf(&b, " {replica %d held delivery %d %s–%s: %s}", r.id, i.delivery, i.from.Sub(w.began).Round(time.Millisecond), i.to.Sub(w.began).Round(time.Millisecond), i.what)
+			fmt.Fprintf(&b, " {replica %d held delivery %d %s–%s: %s}", r.id, i.delivery, i.from.Sub(w.began).Round(time.Millisecond), i.to.Sub(w.began).Round(time.Millisecond), i.reason)
 		}
 	}
 	return b.String()

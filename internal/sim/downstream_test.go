@@ -91,6 +91,9 @@ func (d door) answer(id string, n int, down bool) job.Result {
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 503, Err: failed}
 	}
 	s := d.d.w.seed
+	if d.d.w.hopeless(id) {
+		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 500, Err: failed}
+	}
 	if s.chance(id, "broken job") < 0.005 {
 		return job.Result{Class: job.Permanent, Reason: job.Status4xx, Status: 422, Err: failed}
 	}
@@ -123,6 +126,9 @@ func (d *downstream) finish(c *call, lane string, done bool) {
 	c.end, c.done = time.Now(), done
 	d.running[lane]--
 }
+
+// hopeless jobs fail at every call.
+func (w *world) hopeless(id string) bool { return w.seed.chance(id, "hopeless") < 0.004 }
 
 // outage makes the downstream fail, or hang, for a while.
 func (d *downstream) outage(lasts time.Duration, hangs bool) {

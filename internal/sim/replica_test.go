@@ -21,6 +21,9 @@ import (
 	"github.com/workerd/workerd/internal/shed"
 )
 
+// maxAttempts of a job in all scenarios.
+const maxAttempts = 6
+
 // replica is one workerd: everything but configuration, admin and signals.
 type replica struct {
 	w       *world
@@ -37,20 +40,20 @@ type replica struct {
 
 	mu       sync.Mutex
 	outcomes map[job.Reason]int
-	lapsed   map[string]bool // jobs whose lease was lost here
 	held     map[string][]interval
 }
 
 // interval during which a job was in hand.
 type interval struct {
 	from, to time.Time
-	delivery int    // as the broker counts
-	what     string // became of it
+	delivery int // as the broker counts
+	what     job.Action
+	reason   job.Reason
 }
 
 func (w *world) startReplica() *replica {
 	w.mu.Lock()
-	r := &replica{w: w, id: len(w.replicas), link: &link{to: w.broker}, outcomes: make(map[job.Reason]int), lapsed: make(map[string]bool), held: make(map[string][]interval)}
+	r := &replica{w: w, id: len(w.replicas), link: &link{to: w.broker}, outcomes: make(map[job.Reason]int), held: make(map[string][]interval)}
 	w.replicas = append(w.replicas, r)
 	w.mu.Unlock()
 	var err error
@@ -76,7 +79,7 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 	sh, name := r.w.shape, fmt.Sprintf("pool%d", n)
 	cfg := pool.Config{
 		Target: name, Stream: "JOBS", Concurrency: sh.concurrency, Prefetch: sh.prefetch, AckWait: sh.ackWait,
-		Redelivery: pool.Redelivery{MaxAttempts: 6, InitialBackoff: 500 * time.Millisecond, MaxBackoff: 20 * time.Second, Multiplier: 2},
+		Redelivery: pool.Redelivery{MaxAttempts: maxAttempts, InitialBackoff: 500 * time.Millisecond, MaxBackoff: 20 * time.Second, Multiplier: 2},
 	}.WithDefaults()
 	guard := breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: 8 * time.Second, ProbeTimeout: 10 * time.Second}.WithDefaults(), nil)
 	again := retry.New(retry.Config{})
@@ -129,10 +132,7 @@ func (r *replica) report(p pool.Report) {
 	defer r.mu.Unlock()
 	r.outcomes[p.Outcome.Reason]++
 	id, now := string(p.Job.Payload), time.Now()
-	r.held[id] = append(r.held[id], interval{p.Received, now, p.Job.Deliveries, p.Outcome.Action.String()})
-	if p.Outcome.Reason == job.LeaseLost || errors.Is(p.SettleErr, job.ErrLeaseLost) {
-		r.lapsed[id] = true
-	}
+	r.held[id] = append(r.held[id], interval{p.Received, now, p.Job.Deliveries, p.Outcome.Action, p.Outcome.Reason})
 }
 
 // crash ends a replica as SIGKILL does: nothing gets out any more.
