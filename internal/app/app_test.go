@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -322,6 +324,23 @@ func TestApp_twoInOneProcessShareNothing(t *testing.T) {
 	if k.calls.Load() != 10 || other.calls.Load() != 20 {
 		t.Errorf("%d and %d calls", k.calls.Load(), other.calls.Load())
 	}
+}
+
+func TestNew_takesOverASocketThatAKilledProcessLeft(t *testing.T) {
+	k := newKit(t)
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := k.load("admin: {listen: \"unix:" + path + "\"}")
+	if _, err := app.New(busy, app.Options{Log: slog.New(slog.DiscardHandler)}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("somebody listens, and New returns %v", err)
+	}
+	left.SetUnlinkOnClose(false)
+	_ = left.Close()
+	d := k.start(described + "\nadmin: {listen: \"unix:" + path + "\"}")
+	d.awaitReady()
 }
 
 func TestNew_leavesNothingBehindWhenItFails(t *testing.T) {

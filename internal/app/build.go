@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/workerd/workerd/internal/breaker"
@@ -183,7 +185,21 @@ func listen(address string) (net.Listener, error) {
 		network, address = "unix", path
 	}
 	var lc net.ListenConfig
-	return lc.Listen(context.Background(), network, address)
+	l, err := lc.Listen(context.Background(), network, address)
+	if network == "unix" && errors.Is(err, syscall.EADDRINUSE) && abandoned(address) {
+		_ = os.Remove(address) // if it fails, so does what follows
+		l, err = lc.Listen(context.Background(), network, address)
+	}
+	return l, err
+}
+
+// abandoned tells whether a socket was left by a process that was killed.
+func abandoned(path string) bool {
+	c, err := new(net.Dialer).DialContext(context.Background(), "unix", path)
+	if err == nil {
+		_ = c.Close() // somebody listens
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // instanceID names this process among its replicas: some letters by chance,

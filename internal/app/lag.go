@@ -11,7 +11,7 @@ import (
 
 // lagInterval is how often the broker is asked how far a consumer is behind.
 // One question costs it about 0.1 ms.
-const lagInterval = 5 * time.Second
+const lagInterval = 2 * time.Second
 
 // lag is how far the consumers of a pool were behind when asked last.
 type lag struct {
@@ -39,6 +39,7 @@ func (a *App) watch(ctx context.Context) {
 	defer second.Stop()
 	for asked := (time.Time{}); ; {
 		a.observer.takeRates(time.Now())
+		a.conn.Remind(time.Now())
 		if time.Since(asked) >= lagInterval {
 			a.askLag(ctx)
 			asked = time.Now()

@@ -31,13 +31,17 @@ const (
 type Conn struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
+	address string // without credentials
 	domain  string // JetStream domain, empty for the server's own
 	log     *slog.Logger
 	settler *settler
 
+	ensuring sync.Mutex // held while a stream is looked up and created
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change of the connection
 	denied  string        // last permission violation the server told us of
+	outage  outage
 }
 
 // Dial starts connecting and returns at once; whether it has succeeded is told
@@ -45,7 +49,7 @@ type Conn struct {
 // malformed addresses. With more, for example [nats.InProcessServer], it can be
 // said in another way how to get there.
 func Dial(cfg Config, log *slog.Logger, more ...nats.Option) (*Conn, error) {
-	c := &Conn{log: log, domain: cfg.JetstreamDomain, changed: make(chan struct{})}
+	c := &Conn{log: log, address: cfg.Address(), domain: cfg.JetstreamDomain, changed: make(chan struct{})}
 	opts, err := c.options(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
@@ -89,10 +93,12 @@ func (c *Conn) options(cfg Config) ([]nats.Option, error) {
 		nats.PermissionErrOnSubscribe(true),
 		nats.ConnectHandler(func(nc *nats.Conn) {
 			c.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted())
+			c.endOutage()
 			c.announce()
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			c.log.Info("reconnected to NATS", "url", nc.ConnectedUrlRedacted())
+			c.endOutage()
 			c.announce()
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -102,7 +108,7 @@ func (c *Conn) options(cfg Config) ([]nats.Option, error) {
 			c.announce()
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			c.log.Warn("cannot reach NATS, trying again", "err", err)
+			c.complain(time.Now(), err)
 			c.announce()
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { c.announce() }),

@@ -22,6 +22,9 @@ func (c *Conn) apiSubject(call string) string {
 func (c *Conn) EnsureStream(ctx context.Context, name string, cfg StreamConfig) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
+	// Several consumers may find their stream missing at once; one creates it.
+	c.ensuring.Lock()
+	defer c.ensuring.Unlock()
 	s, err := c.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = c.js.CreateStream(ctx, streamConfig(name, cfg))

@@ -302,9 +302,10 @@ func (p *puller) report(ready bool, problem string) {
 	if !changed {
 		return
 	}
-	if ready {
+	switch {
+	case ready:
 		p.conn.log.Info("consumer is ready", "stream", p.cfg.Stream, "consumer", p.cfg.Consumer)
-	} else {
+	case p.conn.Connected(): // otherwise the connection says so, once
 		p.conn.log.Warn("consumer is not ready", "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "problem", problem)
 	}
 }

@@ -76,7 +76,7 @@ func shapeOf(s seed) shape {
 		concurrency: s.between(1, 24, "concurrency"),
 		prefetch:    []int{0, 0, 4, 16}[s.between(0, 3, "prefetch")],
 		ackWait:     s.span(2*time.Second, 30*time.Second, "ack_wait"),
-		drain:       s.span(2*time.Second, 12*time.Second, "drain"),
+		drain:       s.span(200*time.Millisecond, 12*time.Second, "drain"),
 		faults:      s.between(0, 14, "faults"),
 		length:      s.span(20*time.Second, 3*time.Minute, "length"),
 	}
