@@ -42,20 +42,22 @@ func (d *delivery) LeaseUntil() time.Time {
 	return d.received.Add(time.Duration(d.lease.Load()))
 }
 
-// Extend implements job.Delivery.
+// Extend implements job.Delivery. A lost lease stays lost: the broker confirms
+// a sign of life even if the job is about to go, or has gone, to somebody else.
 func (d *delivery) Extend() {
-	if !d.settled.Load() {
+	if !d.settled.Load() && time.Now().Before(d.LeaseUntil()) {
 		d.source.conn.settler.extend(d)
 	}
 }
 
 // extended moves the lease after the broker confirmed a sign of life sent at
-// the given time. It never moves backwards.
+// the given time. It never moves backwards, and not at all if it was over then.
 func (d *delivery) extended(sent time.Time) {
-	until := int64(sent.Sub(d.received) + d.ackWait)
+	at := int64(sent.Sub(d.received))
+	until := at + int64(d.ackWait)
 	for {
 		old := d.lease.Load()
-		if old >= until || d.lease.CompareAndSwap(old, until) {
+		if at > old || old >= until || d.lease.CompareAndSwap(old, until) {
 			return
 		}
 	}

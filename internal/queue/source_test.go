@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -240,6 +241,31 @@ func TestDelivery_leaseMovesOnlyWhenConfirmed(t *testing.T) {
 		t.Errorf("lease moved from %v to %v", before, d.LeaseUntil())
 	}
 	settle(t, job.Ack, d)
+}
+
+// TestDelivery_aLostLeaseStaysLost: the broker confirms a sign of life for a
+// job that it is about to give to somebody else. Found by sim.
+func TestDelivery_aLostLeaseStaysLost(t *testing.T) {
+	k := newKit(t)
+	k.publish(2)
+	s, c := k.source(k.conn, time.Second), newCatcher()
+	stop := run(s, c)
+	s.Request(2)
+	got := c.await(t, 2)
+	stop() // so that nobody asks for it
+	until := got[0].LeaseUntil()
+	lease := time.NewTimer(time.Until(until) + 10*time.Millisecond)
+	defer lease.Stop()
+	<-lease.C
+	got[0].Extend()
+	settle(t, job.Ack, got[1]) // is confirmed after whatever was sent before it
+	k.flush(k.conn)
+	if now := got[0].LeaseUntil(); !now.Equal(until) {
+		t.Errorf("the lease was over at %v and is now at %v", until, now)
+	}
+	if err := got[0].Settle(job.Nak, 0); !errors.Is(err, job.ErrLeaseLost) {
+		t.Errorf("a nak after the lease: %v, want %v", err, job.ErrLeaseLost)
+	}
 }
 
 func TestDelivery_settledTwicePanics(t *testing.T) {

@@ -62,6 +62,9 @@ func (w *world) check(ctx context.Context) (seen tally) {
 				done++
 			}
 		}
+		if r := w.twiceBySame(id); r != nil {
+			w.fail("replica %d, which had done %s, did it again: %s", r.id, id, w.story(id))
+		}
 		switch letters := dead[id]; {
 		case done == 0 && letters == 0:
 			w.fail("%s is lost", id)
@@ -75,6 +78,8 @@ func (w *world) check(ctx context.Context) (seen tally) {
 	}
 	w.checkLeases()
 	w.checkAttempts(dead)
+	w.checkSpacing()
+	w.checkDrains()
 	for id := range w.down.calls {
 		if !w.acked[id] {
 			w.fail("%s was called and never published", id)
@@ -97,6 +102,62 @@ func (w *world) checkLeases() {
 				if i.reason == job.LeaseLost && !w.disturbed(r, i) {
 					w.fail("replica %d lost the lease of %s, and nothing had happened: %s", r.id, id, w.story(id))
 				}
+			}
+		}
+	}
+}
+
+// twiceBySame returns a replica that did a job twice: it should have known.
+func (w *world) twiceBySame(id string) *replica {
+	seen := map[*replica]bool{}
+	for _, c := range w.down.calls[id] {
+		if c.done && seen[c.replica] {
+			return c.replica
+		}
+		seen[c.replica] = seen[c.replica] || c.done
+	}
+	return nil
+}
+
+// checkSpacing: a job does not come again before its time. Brokers that are
+// restarted and consumers that are deleted forget it.
+func (w *world) checkSpacing() {
+	for id := range w.acked {
+		var all []interval
+		for _, r := range w.replicas {
+			all = append(all, r.held[id]...)
+		}
+		slices.SortFunc(all, func(a, b interval) int { return a.from.Compare(b.from) })
+		for n := range len(all) - 1 {
+			was, next := all[n], all[n+1]
+			wait := was.after
+			if was.what == job.Retry {
+				wait = max(wait, shortest)
+			}
+			early := was.to.Add(wait - 20*time.Millisecond).Sub(next.from)
+			if (was.what == job.Retry || was.what == job.Defer) && early > 0 && !w.anyFault(was.from, next.from) {
+				w.fail("%s came again %s early: %s", id, early, w.story(id))
+			}
+		}
+	}
+}
+
+// shortest wait before another attempt: half of the initial backoff.
+const shortest = 250 * time.Millisecond
+
+// anyFault tells whether anything happened between two instants.
+func (w *world) anyFault(from, to time.Time) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool {
+		return f.kind != "outage" && f.kind != "hang" && !f.until.Before(from.Add(-ambiguity)) && !f.at.After(to.Add(ambiguity))
+	})
+}
+
+// checkDrains: nothing starts once a drain has begun.
+func (w *world) checkDrains() {
+	for id, calls := range w.down.calls {
+		for _, c := range calls {
+			if at := c.replica.draining; !at.IsZero() && c.begin.After(at.Add(10*time.Millisecond)) {
+				w.fail("replica %d called for %s %s after its drain had begun", c.replica.id, id, c.begin.Sub(at))
 			}
 		}
 	}
@@ -136,10 +197,24 @@ func (w *world) explained(id string) bool {
 // had in hand.
 func (w *world) disturbed(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
-		harmless := f.kind == "outage" || f.kind == "hang" || f.kind == "drain"
-		return !harmless && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(ambiguity))
+		return !w.harmless(f) && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(ambiguity))
 	})
 }
+
+// harmless faults explain nothing: a connection that was cut is up again long
+// before a lease is over, and so is a silent one that is noticed in time.
+func (w *world) harmless(f fault) bool {
+	switch f.kind {
+	case "outage", "hang", "drain", "cut", "dead letters full":
+		return true
+	case "silence":
+		return w.shape.ackWait > noticed
+	}
+	return false
+}
+
+// noticed is how long a silent connection may go unnoticed, and a little more.
+const noticed = 20 * time.Second
 
 // holding is the time during which a replica had the job of a call in hand.
 func (r *replica) holding(id string, c *call) interval {

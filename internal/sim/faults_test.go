@@ -27,13 +27,16 @@ func (w *world) disturb(ctx context.Context) {
 func (w *world) happen(ctx context.Context, n int) {
 	alive := w.alive()
 	r := alive[w.seed.between(0, len(alive)-1, n, "victim")]
-	kinds := []string{"broker restart", "cut", "silence", "crash", "drain", "outage", "hang", "consumer deleted", "cut", "crash", "drain"}
+	kinds := []string{
+		"broker restart", "cut", "silence", "crash", "drain", "outage", "hang", "consumer deleted", "cut", "crash", "drain",
+		"cut, then drain", "hang, then drain", "dead letters full",
+	}
 	kind := kinds[w.seed.between(0, len(kinds)-1, n, "kind")]
 	w.note("fault %s, replica %d", kind, r.id)
 	switch kind {
 	case "broker restart":
 		began := time.Now()
-		w.broker.restart(ctx, w.seed.span(10*time.Millisecond, 8*time.Second, n, "down"))
+		w.broker.restart(ctx, w.seed.span(10*time.Millisecond, 15*time.Second, n, "down"))
 		w.rememberSince(began, kind, nil)
 	case "cut":
 		w.remember(kind, r)
@@ -45,20 +48,35 @@ func (w *world) happen(ctx context.Context, n int) {
 		w.remember(kind, r)
 		r.crash()
 		w.startReplica()
+	case "cut, then drain":
+		r.link.cut()
+		w.drain(r, w.shape.drain)
+	case "hang, then drain":
+		w.down.outage(w.seed.span(time.Second, 10*time.Second, n, "outage"), true)
+		pause(ctx, w.seed.span(0, 2*time.Second, n, "until the drain"))
+		w.drain(r, min(w.shape.drain, 2*time.Second))
 	case "drain":
-		w.startReplica()
-		if !r.drain(w.shape.drain) {
-			w.remember("incomplete drain", r)
-		} else {
-			w.remember(kind, r)
-		}
+		w.drain(r, w.shape.drain)
 	case "outage", "hang":
 		w.remember(kind, nil)
 		w.down.outage(w.seed.span(time.Second, 20*time.Second, n, "outage"), kind == "hang")
+	case "dead letters full":
+		w.remember(kind, nil)
+		w.fillDeadLetters(ctx, w.seed.span(5*time.Second, 40*time.Second, n, "full"))
 	case "consumer deleted":
 		w.remember(kind, nil)
 		w.deleteConsumer(ctx, n)
 	}
+}
+
+// drain replaces a replica as a deployment does.
+func (w *world) drain(r *replica, patience time.Duration) {
+	w.startReplica()
+	kind := "drain"
+	if !r.drain(patience) {
+		kind = "incomplete drain"
+	}
+	w.remember(kind, r)
 }
 
 func (w *world) deleteConsumer(ctx context.Context, n int) {
@@ -70,6 +88,31 @@ func (w *world) deleteConsumer(ctx context.Context, n int) {
 	if err := js.DeleteConsumer(ctx, "JOBS", name); err != nil {
 		w.note("consumer %s was not deleted: %v", name, err)
 	}
+}
+
+// fillDeadLetters lets the stream of dead letters refuse further ones for a
+// while.
+func (w *world) fillDeadLetters(ctx context.Context, lasts time.Duration) {
+	nc, js := w.client()
+	defer nc.Close()
+	limit := func(full bool) {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		s, err := js.Stream(try, "WORKERD_DLQ")
+		if err != nil {
+			return // nothing is there to be full
+		}
+		cfg := s.CachedInfo().Config
+		if cfg.MaxMsgs = -1; full { // a lower limit would throw some away
+			cfg.MaxMsgs = max(1, int64(s.CachedInfo().State.Msgs))
+		}
+		if _, err := js.UpdateStream(try, cfg); err != nil {
+			w.note("the limit of the dead letters was not set: %v", err)
+		}
+	}
+	limit(true)
+	pause(ctx, lasts)
+	limit(false)
 }
 
 func (w *world) alive() (list []*replica) {

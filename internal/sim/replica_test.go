@@ -21,6 +21,10 @@ import (
 	"github.com/workerd/workerd/internal/shed"
 )
 
+// century is longer than from the time in bubbles (2000) to the real one, which
+// the broker uses for the age of messages now and then.
+const century = 100 * 365 * 24 * time.Hour
+
 // maxAttempts of a job in all scenarios.
 const maxAttempts = 6
 
@@ -37,6 +41,7 @@ type replica struct {
 	interrupt    context.CancelCauseFunc
 	running      sync.WaitGroup
 	gone         atomic.Bool // it has begun to end
+	draining     time.Time   // since when; zero: it crashed, or lives
 
 	mu       sync.Mutex
 	outcomes map[job.Reason]int
@@ -49,6 +54,7 @@ type interval struct {
 	delivery int // as the broker counts
 	what     job.Action
 	reason   job.Reason
+	after    time.Duration // asked for before the next delivery
 }
 
 func (w *world) startReplica() *replica {
@@ -97,7 +103,7 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 				Backoff: retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
 			},
 		}, pipeline.Deps{Target: door{r.w.down, r, n}, Breaker: guard, Retry: again, OnTry: func(pipeline.Try) {}}),
-		DeadLetters: dlq.New(r.conn, dlq.Config{}.WithDefaults(), name, name),
+		DeadLetters: dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name),
 		Ledger:      ledger, Gate: gate{guard}, Report: r.report,
 	}
 	var used []job.Priority
@@ -132,7 +138,7 @@ func (r *replica) report(p pool.Report) {
 	defer r.mu.Unlock()
 	r.outcomes[p.Outcome.Reason]++
 	id, now := string(p.Job.Payload), time.Now()
-	r.held[id] = append(r.held[id], interval{p.Received, now, p.Job.Deliveries, p.Outcome.Action, p.Outcome.Reason})
+	r.held[id] = append(r.held[id], interval{p.Received, now, p.Job.Deliveries, p.Outcome.Action, p.Outcome.Reason, p.Outcome.After})
 }
 
 // crash ends a replica as SIGKILL does: nothing gets out any more.
@@ -148,6 +154,7 @@ func (r *replica) crash() {
 // drain ends a replica as SIGTERM does. It reports whether all went well.
 func (r *replica) drain(patience time.Duration) bool {
 	r.gone.Store(true)
+	r.draining = time.Now()
 	r.stopFetching()
 	done := make(chan struct{})
 	var waiting sync.WaitGroup

@@ -63,7 +63,7 @@ func TestSim_nothingIsLostAndWhatIsDoneTwiceIsExplained(t *testing.T) {
 func (t tally) mustHaveSeen(test *testing.T) {
 	for _, what := range []string{
 		"fault: broker restart", "fault: consumer deleted", "fault: crash", "fault: cut", "fault: drain", "fault: hang", "fault: outage",
-		"fault: silence", "fault: incomplete drain", "outcome: ok", "outcome: panic", "outcome: released", "outcome: interrupted", "outcome: lease_lost", "outcome: max_attempts",
+		"fault: silence", "fault: incomplete drain", "fault: dead letters full", "outcome: dead_letter_unavailable", "outcome: ok", "outcome: panic", "outcome: released", "outcome: interrupted", "outcome: lease_lost", "outcome: max_attempts",
 		"outcome: status_4xx", "outcome: status_5xx", "outcome: throttled", "outcome: timeout", "done twice, explained", "redelivered",
 		"redelivery of what is in hand or finished", "settlement sent again", "settlement given up", "pull requests given up",
 	} {

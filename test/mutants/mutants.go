@@ -1,0 +1,67 @@
+package main
+
+// mutant is a fault of one line.
+type mutant struct {
+	name, file string
+	old, new   string
+}
+
+// mutants are the faults, by what they are in.
+func mutants() []mutant {
+	const (
+		settler  = "internal/queue/settler.go"
+		delivery = "internal/queue/delivery.go"
+		puller   = "internal/queue/puller.go"
+		recent   = "internal/queue/recent.go"
+		ensure   = "internal/queue/ensure.go"
+		conn     = "internal/queue/conn.go"
+		decode   = "internal/queue/decode.go"
+		book     = "internal/queue/book.go"
+		job      = "internal/pool/job.go"
+		intake   = "internal/pool/intake.go"
+		settle   = "internal/pool/settle.go"
+		ledger   = "internal/pool/ledger.go"
+		pool     = "internal/pool/pool.go"
+		judge    = "internal/pipeline/judge.go"
+		pipe     = "internal/pipeline/pipeline.go"
+		dlq      = "internal/dlq/dlq.go"
+	)
+	return []mutant{
+		{"settle: retry is acked", settle, "return job.Nak, out.After", "return job.Ack, out.After"},
+		{"settle: release is acked", settle, "case job.Release:\n\t\treturn job.Nak, 0", "case job.Release:\n\t\treturn job.Ack, 0"},
+		{"settle: term instead of nak", delivery, `return []byte("-NAK")`, `return []byte("+TERM")`},
+		{"settle: delay of a nak in the wrong unit", delivery, "int64(after), 10)", "int64(after)/1000, 10)"},
+		{"settle: nothing is sent again", settler, "case now.Sub(p.sent) >= rto:", "case now.Sub(p.sent) >= rto && rto < 0:"},
+		{"settle: flush does not wait", settler, "if s.unsettled == 0 {\n\t\ts.mu.Unlock()\n\t\treturn nil", "if s.unsettled >= 0 {\n\t\ts.mu.Unlock()\n\t\treturn nil"},
+		{"settle: what is finished is forgotten", delivery, "v == job.Ack || v == job.Term)", "v == job.Term)"},
+		{"settle: what is given back counts as finished", delivery, "v == job.Ack || v == job.Term)", "v == job.Ack || v == job.Term || v == job.Nak)"},
+		{"lease: a job in hand is run again", recent, "if first, ok := r.held[id]; ok {", "if first, ok := r.held[id]; ok && first == nil {"},
+		{"lease: signs of life come too late", job, "AckWait()/3:", "AckWait()*3:"},
+		{"lease: a stale nak is sent", settler, "case p.fenced && now.After(p.d.LeaseUntil()),", "case p.fenced && now.Before(time.Time{}),"},
+		{"pull: what was given up is not asked for again", book, "b.wanted += b.out\n", "b.wanted += 0\n"},
+		{"pull: credit that came back is lost", puller, "if n := p.book.returned(left); n > 0 {\n\t\t\tp.to.Returned(n)", "if n := p.book.returned(left); n < 0 {\n\t\t\tp.to.Returned(n)"},
+		{"pull: the server counts deliveries", ensure, "MaxDeliver:    -1,", "MaxDeliver:    2,"},
+		{"pull: the consumer acks all", ensure, "AckPolicy:     jetstream.AckExplicitPolicy,", "AckPolicy:     jetstream.AckAllPolicy,"},
+		{"pull: returned credit is not noticed", intake, "p.requested[i.priority] = max(0, p.requested[i.priority]-n)", "p.requested[i.priority] = max(0, p.requested[i.priority]-0*n)"},
+		{"retry: what succeeded is tried again", judge, "Again:     row(r.Class).again,", "Again:     row(r.Class).again || r.Class == job.Success,"},
+		{"decode: the payload is cut", decode, "Payload:    m.Data,", "Payload:    m.Data[:len(m.Data)-1],"},
+		{"conn: sends what is stale after a reconnect", conn, "nats.ReconnectBufSize(-1),", "nats.ReconnectBufSize(1<<20),"},
+		{"pool: one more than allowed", pool, "bulkhead: bulkhead.New(cfg.Concurrency),\n\t\tdraining: make(chan struct{}),\n\t\treleased: make(chan struct{}),\n\t\theld:     make(map[*held]struct{}),\n\t\tlimit:    cfg.Concurrency,", "bulkhead: bulkhead.New(cfg.Concurrency + 1),\n\t\tdraining: make(chan struct{}),\n\t\treleased: make(chan struct{}),\n\t\theld:     make(map[*held]struct{}),\n\t\tlimit:    cfg.Concurrency,"},
+		{"pool: a permit is not returned", job, "\t\tp.bulkhead.Release()\n", "\n"},
+		{"pool: a delivery keeps its request", intake, "p.requested[i.priority] = max(0, p.requested[i.priority]-1)", "p.requested[i.priority] = max(0, p.requested[i.priority])"},
+		{"pool: what has ended is still counted", job, "p.count[h.priority]--", "p.count[h.priority] += 0"},
+		{"pool: unstarted jobs count as done", job, "return job.Outcome{Action: job.Release, Reason: job.Released}\n", "return job.Outcome{Action: job.Done, Reason: job.Released}\n"},
+		{"drain: interrupted jobs count as done", judge, "return job.Outcome{Action: job.Release, Reason: job.Interrupted, Err: a.Cause}", "return job.Outcome{Action: job.Done, Reason: job.Interrupted, Err: a.Cause}"},
+		{"drain: jobs start while draining", pool, "p.setLimit(0)", "p.setLimit(p.limit)"},
+		{"judge: a failure is a success", judge, "case last.Class == job.Success:", "case last.Class == job.Success || last.Class == job.Failure:"},
+		{"judge: attempts have no end", judge, "case attempts >= r.MaxAttempts:", "case attempts > 100*r.MaxAttempts:"},
+		{"judge: one attempt too few", judge, "case attempts >= r.MaxAttempts:", "case attempts >= r.MaxAttempts-1:"},
+		{"judge: a retry comes at once", judge, "return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after,", "return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after / 1000,"},
+		{"ledger: attempts are not counted", ledger, "r.Attempts++", "r.Deferrals++"},
+		{"ledger: nothing is written down", ledger, "case job.Retry, job.Defer:\n\t\tp.deps.Ledger.Save(ctx, h.Job(), after(h.record, out, h.marked))", "case job.Retry, job.Defer:"},
+		{"dead letter: not stored", settle, "if out.Action == job.DeadLetter {", "if out.Action == job.Park {"},
+		{"dead letter: an error is ignored", settle, "h.Job(), out, h.record); err != nil {", "h.Job(), out, h.record); err != nil && ctx == nil {"},
+		{"dead letter: stored without its id", dlq, "jetstream.WithMsgID(dedupeID(j)), ", ""},
+		{"pipeline: a panic counts as done", pipe, "out = a.judge(time.Now())\n\t\t}", "out = job.Outcome{Action: job.Done}\n\t\t}"},
+	}
+}
