@@ -197,7 +197,11 @@ func (w *world) explained(id string) bool {
 // had in hand.
 func (w *world) disturbed(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
-		return !w.harmless(f) && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(ambiguity))
+		late := ambiguity
+		if f.kind == "incomplete drain" { // it says so: acks were not confirmed, as the connection had been silent
+			late = noticed
+		}
+		return !w.harmless(f) && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(late))
 	})
 }
 
