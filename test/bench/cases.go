@@ -4,46 +4,38 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"time"
-
-	"github.com/nats-io/nats.go"
 )
 
 // sizes of a run.
 type sizes struct {
-	rounds    int
-	instant   int // jobs per side and round for an instant downstream
-	seconds   int // of work for a downstream of 50 ms
-	isolation int // jobs with and without a hanging neighbor
+	// limit of the whole run; each case takes its share and stops before it.
+	limit     time.Duration
+	rounds    int // at most
+	instant   int // jobs per turn for an instant downstream
+	seconds   int // of work per turn for a downstream of 50 ms
+	isolation int // jobs per turn with and without a hanging neighbor
 }
 
-func full() sizes  { return sizes{rounds: 5, instant: 30_000, seconds: 5, isolation: 8_000} }
-func small() sizes { return sizes{rounds: 3, instant: 6_000, seconds: 2, isolation: 3_000} }
-
-// result is a line of the table: the ratios of all rounds.
-type result struct {
-	name   string
-	ratios []float64
-	// reach is the goal; more is better, or less if atMost is set.
-	reach  float64
-	atMost bool
-	// must: a miss fails the run.
-	must bool
-	note string
+func full() sizes {
+	return sizes{limit: 4 * time.Minute, rounds: 7, instant: 40_000, seconds: 4, isolation: 8_000}
 }
 
-// side is one of the two that take turns.
-type side struct {
-	jobs   int
-	cmd    func() (*exec.Cmd, error)
-	before func(ctx context.Context) error // after the stream was filled
+func small() sizes {
+	return sizes{limit: 45 * time.Second, rounds: 3, instant: 10_000, seconds: 1, isolation: 3_000}
 }
 
-// rounds lets the sides take turns, each round beginning with another one.
-func (b *bench) rounds(ctx context.Context, n int, sides ...side) ([][]measurement, error) {
+// rounds lets the sides take turns, each round beginning with another one. It
+// returns the measurements of each side. There is at least one round, and none
+// that would not fit into the time.
+func (b *bench) rounds(ctx context.Context, n int, until time.Time, sides ...side) ([][]measurement, error) {
 	got := make([][]measurement, len(sides))
+	var longest time.Duration
 	for round := range n {
+		began := time.Now()
+		if round > 0 && began.Add(longest).After(until) {
+			break
+		}
 		for i := range sides {
 			k := (i + round) % len(sides)
 			m, err := b.turn(ctx, sides[k])
@@ -52,118 +44,126 @@ func (b *bench) rounds(ctx context.Context, n int, sides ...side) ([][]measureme
 			}
 			got[k] = append(got[k], m)
 		}
+		longest = max(longest, time.Since(began))
 	}
 	return got, nil
 }
 
-func (b *bench) turn(ctx context.Context, s side) (measurement, error) {
-	if err := b.fill(ctx, s.jobs); err != nil {
-		return measurement{}, err
-	}
-	if s.before != nil {
-		if err := s.before(ctx); err != nil {
-			return measurement{}, err
-		}
-	}
-	cmd, err := s.cmd()
-	if err != nil {
-		return measurement{}, err
-	}
-	return b.measure(ctx, s.jobs, cmd)
-}
-
-// all runs every case.
+// all runs every case, each within its share of the time.
 func (b *bench) all(ctx context.Context, s sizes) ([]result, error) {
 	var results []result
+	deadline := time.Now()
 	for _, c := range []struct {
-		what string
-		run  func(context.Context, sizes) ([]result, error)
+		what  string
+		share float64
+		run   func(context.Context, sizes, time.Time) ([]result, error)
 	}{
-		{"instant downstream, 1 KiB, concurrency 64", b.instant},
-		{"50 ms downstream, concurrency 200", b.latency},
-		{"two pools, one target hangs", b.isolation},
+		{"instant downstream, 1 KiB, concurrency 64", 0.40, b.instant},
+		{"50 ms downstream, concurrency 200", 0.33, b.efficiency},
+		{"two pools, one target hangs", 0.27, b.isolation},
 	} {
 		began := time.Now()
-		got, err := c.run(ctx, s)
+		deadline = deadline.Add(time.Duration(c.share * float64(s.limit)))
+		got, err := c.run(ctx, s, deadline)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.what, err)
 		}
-		fmt.Fprintf(os.Stderr, "%-45s %s\n", c.what, time.Since(began).Round(time.Second))
+		fmt.Fprintf(os.Stderr, "%-42s %d rounds in %s\n", c.what, len(got[0].ratios), time.Since(began).Round(time.Second))
 		results = append(results, got...)
 	}
 	return results, nil
 }
 
-func (b *bench) instant(ctx context.Context, s sizes) ([]result, error) {
-	const concurrency = 64
-	rival := func(confirm bool) side {
-		return side{jobs: s.instant, cmd: func() (*exec.Cmd, error) { return b.loop(ctx, "/work", concurrency, confirm) }}
-	}
-	got, err := b.rounds(ctx, s.rounds,
-		side{jobs: s.instant, cmd: func() (*exec.Cmd, error) { return b.workerd(ctx, "/work", concurrency) }}, rival(true), rival(false))
+// instant is the case in which only our own cost counts.
+func (b *bench) instant(ctx context.Context, s sizes, until time.Time) ([]result, error) {
+	l := load{path: "/work", concurrency: 64}
+	workerd, confirmed, plain := b.workerd(ctx, l, false), b.loop(ctx, l, true), b.loop(ctx, l, false)
+	got, err := b.rounds(
+		ctx, s.rounds, until,
+		side{jobs: s.instant, command: workerd}, side{jobs: s.instant, command: confirmed}, side{jobs: s.instant, command: plain},
+		side{jobs: 1, command: workerd}, side{jobs: 1, command: plain},
+	)
 	if err != nil {
 		return nil, err
 	}
-	ours, confirmed, plain := got[0], got[1], got[2]
+	return instantResults(got[0], got[1], got[2], [2][]measurement{got[3], got[4]}), nil
+}
+
+func instantResults(ours, confirmed, plain []measurement, one [2][]measurement) []result {
 	speed := func(m measurement) float64 { return m.perSecond }
-	cpu := func(m measurement) float64 { return float64(m.cpu) }
+	cpu := func(m measurement) float64 { return micros(m.cpu) / float64(m.jobs) }
+	broker := func(m measurement) float64 { return micros(m.broker) / float64(m.jobs) }
+	peak := func(m measurement) float64 { return float64(m.peak) / (1 << 20) }
+	start := func(m measurement) float64 { return micros(m.cpu) / 1e3 }
 	return []result{
-		{
-			name: "throughput ÷ loop with confirmed acks", ratios: ratios(ours, confirmed, speed), reach: 1,
-			note: fmt.Sprintf("%.0f and %.0f jobs/s", median(values(ours, speed)), median(values(confirmed, speed))),
-		},
-		{
-			name: "throughput ÷ loop with plain acks", ratios: ratios(ours, plain, speed), reach: 1,
-			note: fmt.Sprintf("%.0f jobs/s; its acks may be lost", median(values(plain, speed))),
-		},
-		{
-			name: "CPU per job ÷ loop with confirmed acks", ratios: ratios(ours, confirmed, cpu), reach: 1, atMost: true,
-			note: fmt.Sprintf("%.0f and %.0f µs", median(values(ours, cpu))/1e3, median(values(confirmed, cpu))/1e3),
-		},
-		{
-			name: "CPU per job ÷ loop with plain acks", ratios: ratios(ours, plain, cpu), reach: 1, atMost: true,
-			note: fmt.Sprintf("%.0f µs", median(values(plain, cpu))/1e3),
-		},
-		{
-			name: "peak memory ÷ loop with confirmed acks", ratios: ratios(ours, confirmed, func(m measurement) float64 { return float64(m.peak) }),
-			note: fmt.Sprintf("%.0f MiB", median(values(ours, func(m measurement) float64 { return float64(m.peak) }))/(1<<20)),
-		},
+		{name: "throughput ÷ loop, its acks confirmed", ratios: ratios(ours, confirmed, speed), reach: 1, note: compared("jobs/s", speed, ours, confirmed)},
+		{name: "throughput ÷ loop, plain acks", ratios: ratios(ours, plain, speed), reach: 1, note: compared("jobs/s", speed, ours, plain)},
+		{name: "CPU per job ÷ loop, its acks confirmed", ratios: ratios(ours, confirmed, cpu), reach: 1, atMost: true, note: compared("µs", cpu, ours, confirmed)},
+		{name: "CPU per job ÷ loop, plain acks", ratios: ratios(ours, plain, cpu), reach: 1, atMost: true, note: compared("µs", cpu, ours, plain)},
+		{name: "broker's CPU per job ÷ loop, confirmed", ratios: ratios(ours, confirmed, broker), note: compared("µs", broker, ours, confirmed)},
+		{name: "broker's CPU per job ÷ loop, plain", ratios: ratios(ours, plain, broker), note: compared("µs", broker, ours, plain)},
+		{name: "peak memory ÷ loop, plain acks", ratios: ratios(ours, plain, peak), note: compared("MiB", peak, ours, plain)},
+		{name: "CPU to start, do one job, stop ÷ loop", ratios: ratios(one[0], one[1], start), note: compared("ms", start, one[0], one[1])},
+	}
+}
+
+// efficiency is how much of the slots' time is used when the calls take long.
+// It is no ratio of two sides: a busy machine lowers it. The loop shows by how
+// much.
+func (b *bench) efficiency(ctx context.Context, s sizes, until time.Time) ([]result, error) {
+	const takes = 50 * time.Millisecond
+	l := load{path: "/work?ms=50", concurrency: 200}
+	allowed := float64(l.concurrency) / takes.Seconds()
+	jobs := int(allowed) * s.seconds
+	got, err := b.rounds(
+		ctx, s.rounds, until,
+		side{jobs: jobs, command: b.workerd(ctx, l, false)}, side{jobs: jobs, command: b.loop(ctx, l, false)},
+	)
+	if err != nil {
+		return nil, err
+	}
+	whole := func(m measurement) float64 { return m.perSecond / allowed }
+	middle := func(m measurement) float64 { return m.middle / allowed }
+	service := func(m measurement) float64 { return micros(m.service) / 1e3 }
+	return []result{
+		{name: "efficiency, whole run", ratios: values(got[0], whole), reach: 0.97, note: fmt.Sprintf("a call took the downstream %.1f ms", median(values(got[0], service)))},
+		{name: "efficiency, middle 80 %", ratios: values(got[0], middle), reach: 0.97},
+		{name: "efficiency ÷ the loop's, whole run", ratios: ratios(got[0], got[1], whole)},
+		{name: "the loop's efficiency, whole run", ratios: values(got[1], whole), note: fmt.Sprintf("a call took the downstream %.1f ms", median(values(got[1], service)))},
+		{name: "the loop's efficiency, middle 80 %", ratios: values(got[1], middle)},
 	}, nil
 }
 
-func (b *bench) latency(ctx context.Context, s sizes) ([]result, error) {
-	const concurrency, takes = 200, 50 * time.Millisecond
-	ideal := concurrency / takes.Seconds()
-	jobs := int(ideal) * s.seconds
-	got, err := b.rounds(ctx, s.rounds, side{jobs: jobs, cmd: func() (*exec.Cmd, error) { return b.workerd(ctx, "/work?ms=50", concurrency) }})
-	if err != nil {
-		return nil, err
-	}
-	var share []float64
-	for _, m := range got[0] {
-		share = append(share, m.perSecond/ideal)
-	}
-	return []result{{name: "throughput ÷ what 200 slots of 50 ms allow", ratios: share, reach: 0.97}}, nil
-}
-
-func (b *bench) isolation(ctx context.Context, s sizes) ([]result, error) {
-	const concurrency = 20
-	alone := side{jobs: s.isolation, cmd: func() (*exec.Cmd, error) { return b.workerd(ctx, "/work?ms=5", concurrency) }}
-	beside := side{
-		jobs: s.isolation, cmd: func() (*exec.Cmd, error) { return b.workerd(ctx, "/work?ms=5", concurrency, "hang") },
-		before: func(context.Context) error {
-			for range 500 {
-				if err := b.nc.PublishMsg(&nats.Msg{Subject: "jobs.hang"}); err != nil {
-					return err
-				}
-			}
-			return b.nc.Flush()
-		},
-	}
-	got, err := b.rounds(ctx, s.rounds, beside, alone)
+// isolation is the one that must hold.
+func (b *bench) isolation(ctx context.Context, s sizes, until time.Time) ([]result, error) {
+	l := load{path: "/work?ms=5", concurrency: 20}
+	got, err := b.rounds(
+		ctx, s.rounds, until,
+		side{jobs: s.isolation, command: b.workerd(ctx, l, true), hanging: hangingSlots, exit: interrupted},
+		side{jobs: s.isolation, command: b.workerd(ctx, l, false)},
+	)
 	if err != nil {
 		return nil, err
 	}
 	speed := func(m measurement) float64 { return m.perSecond }
-	return []result{{name: "throughput beside a hanging target ÷ alone", ratios: ratios(got[0], got[1], speed), reach: 0.95, must: true}}, nil
+	return []result{{
+		name: "throughput beside a hanging target ÷ alone", ratios: ratios(got[0], got[1], speed), reach: 0.95, must: true,
+		note: compared("jobs/s", speed, got[0], got[1]) + ", longest pause " + longest(got[0]).String(),
+	}}, nil
+}
+
+// longest pause of all turns.
+func longest(ms []measurement) time.Duration {
+	d := time.Duration(0)
+	for _, m := range ms {
+		d = max(d, m.pause)
+	}
+	return d.Round(time.Millisecond)
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// compared gives the absolute medians behind a ratio.
+func compared(unit string, of func(measurement) float64, ours, theirs []measurement) string {
+	return fmt.Sprintf("%.0f and %.0f %s", median(values(ours, of)), median(values(theirs, of)), unit)
 }
