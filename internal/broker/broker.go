@@ -30,6 +30,10 @@ type Config struct {
 	StoreDir string
 	// MaxStore bounds the disk used by streams, in bytes. Default: 10 GiB.
 	MaxStore int64
+	// Complain is told what the server warns of and what goes wrong in it: a full
+	// disk, a stream that cannot be read. It is called from the server's
+	// goroutines and must not block. Nil: nobody is told.
+	Complain func(text string)
 	// Lazy leaves syncing to disk to the server's own interval: fit for
 	// tests, where nobody pulls the plug.
 	Lazy bool
@@ -54,7 +58,7 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := start(options(cfg))
+	s, err := start(options(cfg), &listener{complain: cfg.Complain})
 	if err != nil {
 		_ = lock.Close() // gives the lock back
 		return nil, fmt.Errorf("broker: %w", err)
@@ -62,7 +66,7 @@ func Start(cfg Config) (*Server, error) {
 	return &Server{s, lock}, nil
 }
 
-func start(o *server.Options) (*server.Server, error) {
+func start(o *server.Options, l *listener) (*server.Server, error) {
 	// The server itself would only log that the port is taken, and be silent.
 	if err := checkPort(o); err != nil {
 		return nil, err
@@ -71,13 +75,18 @@ func start(o *server.Options) (*server.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.SetLoggerV2(l, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTimeout) {
-		s.Shutdown()
-		s.WaitForShutdown()
-		return nil, fmt.Errorf("not ready within %s on %s with the store %s", startTimeout, address(o), o.StoreDir)
+	// What is fatal to the server is not to us: it goes on, of no use.
+	if err = l.fatal(); err == nil {
+		if s.ReadyForConnections(startTimeout) {
+			return s, nil
+		}
+		err = fmt.Errorf("not ready within %s on %s", startTimeout, address(o))
 	}
-	return s, nil
+	s.Shutdown()
+	s.WaitForShutdown()
+	return nil, fmt.Errorf("%w (store %s)", err, o.StoreDir)
 }
 
 func checkPort(o *server.Options) error {
