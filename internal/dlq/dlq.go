@@ -1,14 +1,27 @@
 // Package dlq keeps the jobs that will not be tried again.
 //
 // A dead letter is the job as it was published, with the reason and its origin
-// in headers, in a stream of its own. It is stored before the job is
-// terminated, and once only: the broker drops a second copy of the same job.
+// in headers, in a stream of its own.
+//
+// Guarantees:
+//  1. Put returns without error only once the dead-letter stream has the letter
+//     on record.
+//  2. A job is stored once, however often it is put within duplicate_window.
+//  3. The payload is the job's, byte for byte. Its headers are all there; those
+//     that would command the broker, and those that could not be written, are
+//     under another name.
+//  4. Nothing is left behind for later: while the broker is away nothing is
+//     sent, so no letter turns up for a job that was done meanwhile.
+//
+// A job whose letter cannot be stored stays where it is; that is pool's part.
 package dlq
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,32 +48,76 @@ func New(conn *queue.Conn, cfg Config, pool, target string) *Store {
 	return &Store{conn: conn, cfg: cfg, pool: pool, target: target}
 }
 
-// Ensure creates the dead-letter stream if it is absent.
-func Ensure(ctx context.Context, conn *queue.Conn, cfg Config) error {
-	_, err := conn.EnsureStream(ctx, cfg.Stream, queue.StreamConfig{
+// Ensure creates the dead-letter stream if it is absent. One that exists is left
+// as it is; how it differs from the configuration is returned.
+func Ensure(ctx context.Context, conn *queue.Conn, cfg Config) ([]string, error) {
+	return conn.EnsureStream(ctx, cfg.Stream, queue.StreamConfig{
 		Subjects: []string{cfg.Subject + ".>"}, Retention: "limits", Storage: "file", Replicas: cfg.Replicas,
 		MaxAge: cfg.MaxAge, MaxBytes: cfg.MaxBytes, DuplicateWindow: cfg.DuplicateWindow,
 	})
-	return err
 }
 
-// Put stores a job and returns once the broker has it on record.
+// Put stores a job and returns once the broker has it on record. While the
+// broker is away it waits, until ctx ends.
 func (s *Store) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record) error {
-	if err := s.conn.AwaitConnected(ctx); err != nil {
-		return err
-	}
 	m := &nats.Msg{Subject: s.cfg.Subject + "." + s.pool, Header: s.header(j, o, r), Data: j.Payload}
-	opts := []jetstream.PublishOpt{jetstream.WithMsgID(dedupeID(j)), jetstream.WithExpectStream(s.cfg.Stream)}
-	_, err := s.conn.JetStream().PublishMsg(ctx, m, opts...)
-	if errors.Is(err, jetstream.ErrNoStreamResponse) {
-		if err = Ensure(ctx, s.conn, s.cfg); err == nil {
-			_, err = s.conn.JetStream().PublishMsg(ctx, m, opts...)
-		}
+	err := s.conn.AwaitConnected(ctx)
+	if err == nil {
+		err = s.publish(ctx, m, dedupeID(j))
 	}
-	if err != nil {
+	if tooLarge(err) { // what is said about the job makes room for the job
+		delete(m.Header, job.HeaderDLQHistory)
+		delete(m.Header, job.HeaderDLQError)
+		err = s.publish(ctx, m, dedupeID(j))
+	}
+	switch {
+	case tooLarge(err):
+		return fmt.Errorf("publish to %s: %d bytes with headers are more than the server or stream %s takes (max_payload is %d): %w",
+			m.Subject, m.Size(), s.cfg.Stream, s.client().MaxPayload(), err)
+	case err != nil:
 		return fmt.Errorf("publish to %s: %w", m.Subject, err)
 	}
 	return nil
+}
+
+func (s *Store) client() *nats.Conn { return s.conn.JetStream().Conn() }
+
+// publish makes the stream if nobody has it.
+func (s *Store) publish(ctx context.Context, m *nats.Msg, id string) error {
+	err := s.send(ctx, m, id)
+	if !errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return err
+	}
+	differs, ensured := Ensure(ctx, s.conn, s.cfg)
+	switch {
+	case ensured != nil:
+		return ensured
+	case len(differs) > 0: // most likely the subjects
+		err = fmt.Errorf("%w; stream %s: %s", err, s.cfg.Stream, strings.Join(differs, ", "))
+	}
+	if again := s.send(ctx, m, id); !errors.Is(again, jetstream.ErrNoStreamResponse) {
+		return again
+	}
+	return err
+}
+
+func (s *Store) send(ctx context.Context, m *nats.Msg, id string) error {
+	ack, err := s.conn.JetStream().PublishMsg(ctx, m, jetstream.WithMsgID(id), jetstream.WithExpectStream(s.cfg.Stream))
+	if err == nil && ack.Stream != s.cfg.Stream {
+		err = fmt.Errorf("went to stream %s, not to %s", ack.Stream, s.cfg.Stream)
+	}
+	return err
+}
+
+// Codes of the server's JetStream API, from its errors.json.
+const (
+	codeMessageTooLarge = 10054 // JSStreamMessageExceedsMaximumErr
+	codeHeaderTooLarge  = 10097 // JSStreamHeaderExceedsMaximumErr
+)
+
+func tooLarge(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return errors.Is(err, nats.ErrMaxPayload) || ok && (api.ErrorCode == codeMessageTooLarge || api.ErrorCode == codeHeaderTooLarge)
 }
 
 // dedupeID names a job for good: a stream that was deleted and made again
@@ -104,19 +161,35 @@ func (s *Store) header(j *job.Job, o job.Outcome, r job.Record) nats.Header {
 
 // sanitise copies a job's header. Nats-* headers command the broker (roll up,
 // expire, deduplicate, trace); under our credentials they must not act, so
-// they are kept under another name. What claims to be ours is left out.
+// they are kept under another name. What claims to be ours is left out. The
+// order decides which of two that end up under one name comes first: the real.
 func sanitise(from job.Header) nats.Header {
 	h := make(nats.Header, len(from)+12)
-	for key, values := range from {
+	for _, key := range slices.Sorted(maps.Keys(from)) {
+		name := writable(key)
 		switch lower := strings.ToLower(key); {
 		case strings.HasPrefix(lower, "nats-"):
-			h[job.HeaderOrigPrefix+key] = values
+			name = job.HeaderOrigPrefix + name
 		case strings.HasPrefix(lower, "workerd-dlq-"):
-		default:
-			h[key] = values
+			continue
 		}
+		h[name] = append(h[name], from[key]...)
 	}
 	return h
+}
+
+// writable is a key as the client can write it. It reads more than that: spaces,
+// letters beyond ASCII. Those are escaped as in URLs.
+func writable(key string) string {
+	var b strings.Builder
+	for i := range len(key) {
+		if c := key[i]; c <= ' ' || c > '~' || strings.IndexByte(`"()/,:;<=>?@[\]{}`, c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // printable makes a text fit for a header: one line, bounded.

@@ -202,12 +202,16 @@ func (c *Conn) explain(err error) error {
 // Connected tells whether the server can be reached right now.
 func (c *Conn) Connected() bool { return c.nc.IsConnected() }
 
-// AwaitConnected waits until the server can be reached, or ctx ends.
+// AwaitConnected waits until the server can be reached. It ends with an error
+// if ctx does, or if the connection is closed for good.
 func (c *Conn) AwaitConnected(ctx context.Context) error {
 	for {
 		changed := c.Changed()
-		if c.Connected() {
+		switch {
+		case c.Connected():
 			return nil
+		case c.nc.IsClosed():
+			return nats.ErrConnectionClosed
 		}
 		select {
 		case <-changed:
