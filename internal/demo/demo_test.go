@@ -95,6 +95,59 @@ func TestDownstream_hangsUntilTheCallerGivesUp(t *testing.T) {
 	}
 }
 
+// TestDownstream_endsThoughCallsHang, and leaves nothing behind: goleak looks.
+func TestDownstream_endsThoughCallsHang(t *testing.T) {
+	d, post := serve(t) // which is stopped when the test ends
+	d.Script("mail", demo.Behaviour{Mode: demo.Hang})
+	var calling sync.WaitGroup
+	t.Cleanup(calling.Wait)
+	for range 3 {
+		calling.Go(func() {
+			if status, _, _ := post(context.Background(), "/mail"); status == http.StatusOK {
+				t.Error("a call that hangs was answered")
+			}
+		})
+	}
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for d.Calls("mail").InFlight < 3 {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatal("the calls do not come")
+		}
+	}
+	if c := d.Calls("mail"); c.MaxSeen != 3 || c.Total != 3 {
+		t.Errorf("counted %+v", c)
+	}
+}
+
+func TestDownstream_returnsWhenItsListenerBreaks(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := demo.NewDownstream().Serve(t.Context(), l); err == nil {
+		t.Error("no error of a listener that is closed")
+	}
+}
+
+// TestDownstream_oneServiceDoesNotConcernAnother: that is what the demo shows.
+func TestDownstream_oneServiceDoesNotConcernAnother(t *testing.T) {
+	d, post := serve(t)
+	d.Script("mail", demo.Behaviour{Mode: demo.Down})
+	d.Script("pdf", demo.Behaviour{Mode: demo.OK})
+	if mail, _, _ := post(t.Context(), "/mail"); mail != http.StatusServiceUnavailable {
+		t.Errorf("mail answers %d", mail)
+	}
+	if pdf, _, _ := post(t.Context(), "/pdf"); pdf != http.StatusOK {
+		t.Errorf("pdf answers %d", pdf)
+	}
+}
+
 func TestDownstream_isWellAgainAfterItsTime(t *testing.T) {
 	d, post := serve(t)
 	d.Script("mail", demo.Behaviour{Mode: demo.Down, Until: time.Now().Add(-time.Second)})
@@ -105,7 +158,7 @@ func TestDownstream_isWellAgainAfterItsTime(t *testing.T) {
 
 func TestDownstream_refusesScriptsItDoesNotUnderstand(t *testing.T) {
 	_, post := serve(t)
-	for _, script := range []string{"", "mode=bogus", "mode=ok&latency=fast", "mode=ok&latency=-1s", "mode=ok&fail=2", "mode=ok&fail=x", "mode=down&for=ever", "mode=down&for=-1s"} {
+	for _, script := range []string{"", "mode=bogus", "mode=ok&latency=fast", "mode=ok&latency=-1s", "mode=ok&fail=2", "mode=ok&fail=x", "mode=ok&fail=NaN", "mode=down&for=ever", "mode=down&for=-1s"} {
 		if status, said, _ := post(t.Context(), "/script/mail?"+script); status != http.StatusBadRequest || said == "" {
 			t.Errorf("%q: %d %s", script, status, said)
 		}
@@ -134,6 +187,21 @@ func TestLoad_publishesAtItsRateAndSurvivesRefusals(t *testing.T) {
 			if subjects[subject] == 0 {
 				t.Errorf("nothing for %s", subject)
 			}
+		}
+	})
+}
+
+// TestLoad_endsWhilePublishingWaits: the broker is away, and the demo drains.
+func TestLoad_endsWhilePublishingWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		accepted := demo.Load(ctx, 100, func(ctx context.Context, _ string, _ []byte) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if accepted != 0 {
+			t.Errorf("%d accepted", accepted)
 		}
 	})
 }

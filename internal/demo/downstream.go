@@ -82,8 +82,10 @@ func (d *Downstream) Calls(service string) Calls {
 	return Calls{}
 }
 
-// Serve answers on l until ctx ends.
+// Serve answers on l until ctx ends. The error is that of a listener that broke.
 func (d *Downstream) Serve(ctx context.Context, l net.Listener) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /script/{service}", d.script)
 	mux.HandleFunc("POST /{service}", d.work)
@@ -94,6 +96,7 @@ func (d *Downstream) Serve(ctx context.Context, l net.Listener) error {
 		_ = server.Close() // its listener is all there is to lose
 	})
 	err := server.Serve(l)
+	stop()
 	wg.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -207,7 +210,7 @@ func parse(r *http.Request) (Behaviour, error) {
 		}
 	}
 	if v := q.Get("fail"); v != "" {
-		if b.Fail, err = strconv.ParseFloat(v, 64); err != nil || b.Fail < 0 || b.Fail > 1 {
+		if b.Fail, err = strconv.ParseFloat(v, 64); err != nil || !(b.Fail >= 0 && b.Fail <= 1) { // NaN is neither
 			return b, fmt.Errorf("fail %q is not a share from 0 to 1", v)
 		}
 	}

@@ -7,17 +7,19 @@ import "strings"
 type Header map[string][]string
 
 // Get returns the first value under key, compared case-insensitively, or "".
-// An exact match wins over others.
+// An exact match wins over others, and of these the first in byte order, so
+// that every replica reads the same.
 func (h Header) Get(key string) string {
 	if v := h[key]; len(v) > 0 {
 		return v[0]
 	}
+	found, value := "", ""
 	for k, v := range h {
-		if len(v) > 0 && strings.EqualFold(k, key) {
-			return v[0]
+		if len(v) > 0 && strings.EqualFold(k, key) && (found == "" || k < found) {
+			found, value = k, v[0]
 		}
 	}
-	return ""
+	return value
 }
 
 // Headers a publisher may set. All are optional and read case-insensitively.

@@ -13,10 +13,14 @@
 // one priority is not slowed down.
 //
 // Guarantees:
-//  1. Room never grows from a priority to a less important one.
-//  2. When the limit shrinks, the least important priority stops first.
-//  3. An idle pool with a limit of at least 1 has room for every priority.
-//  4. Nothing is thrown away: a priority without room waits in its stream.
+//  1. A priority and all below it together never start more than their share of
+//     the limit, rounded up, and all together never more than the limit.
+//  2. The highest priority in use has all that is free.
+//  3. Room never grows from a priority to a less important one, so when the
+//     limit shrinks, the least important stops first.
+//  4. Room never shrinks when the limit grows, and is never negative.
+//  5. An idle pool with a limit of at least 1 has room for every priority.
+//  6. Nothing is thrown away: a priority without room waits in its stream.
 //
 // The package has no state. Pulling less is the pool's part.
 package shed
@@ -54,7 +58,7 @@ func (c Config) Validate(problem func(field, message string)) {
 	}
 	for p := range job.Priority(job.Priorities) {
 		share := c.Shares[p.String()]
-		if share <= 0 || share > above {
+		if !(share > 0 && share <= above) { // NaN is neither
 			problem("shares."+p.String(), fmt.Sprintf("%v is not allowed, use more than 0 and at most the %v of the priority above", share, above))
 			continue
 		}
@@ -70,7 +74,7 @@ func (c Config) For(used []job.Priority) Shares {
 	var s Shares
 	top := job.Priority(job.Priorities)
 	for _, p := range used {
-		s[p] = int(c.Shares[p.String()]*1000 + 0.5)
+		s[p] = max(1, int(c.Shares[p.String()]*1000+0.5))
 		top = min(top, p)
 	}
 	if int(top) < job.Priorities {

@@ -1,6 +1,7 @@
 package shed_test
 
 import (
+	"math"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -28,11 +29,24 @@ func TestRoom_withTheDefaultShares(t *testing.T) {
 		{"a limit of one leaves room for everybody", everyone(), 1, [4]int{}, [4]int{1, 1, 1, 1}},
 		{"one priority has it all", []job.Priority{job.Low}, 10, [4]int{}, [4]int{0, 0, 0, 10}},
 		{"the highest that is used has it all", []job.Priority{job.Normal, job.Low}, 10, [4]int{}, [4]int{0, 0, 10, 6}},
+		{"a burst of high finds room although low is at its share", everyone(), 100, [4]int{0, 35, 0, 60}, [4]int{5, 0, 0, 0}},
+		{"the limit has shrunk: low goes on, nothing of it starts", everyone(), 50, [4]int{0, 0, 0, 45}, [4]int{5, 3, 0, 0}},
+		{"high in use without critical", []job.Priority{job.High, job.Low}, 20, [4]int{0, 0, 0, 12}, [4]int{0, 8, 0, 0}},
 		{"no limit left", everyone(), 0, [4]int{0, 0, 0, 3}, [4]int{}},
 	} {
 		if got := shares.For(c.used).Room(c.limit, c.held); got != c.want {
 			t.Errorf("%s: room %v, want %v", c.name, got, c.want)
 		}
+	}
+}
+
+// TestRoom_ofTheSmallestShareIsNotNothing: a share too small to count per mille
+// would pass for a priority that is not in use, and its jobs would never run.
+func TestRoom_ofTheSmallestShareIsNotNothing(t *testing.T) {
+	cfg := shed.Config{Shares: map[string]float64{"low": 0.0001}}.WithDefaults()
+	cfg.Validate(func(field, message string) { t.Errorf("%s: %s", field, message) })
+	if got := cfg.For(everyone()).Room(10, [4]int{}); got[job.Low] != 1 {
+		t.Errorf("room %v, want one for low", got)
 	}
 }
 
@@ -95,6 +109,8 @@ func TestConfig_everyProblemIsReported(t *testing.T) {
 		{map[string]float64{"normal": 0}, 1},   // would starve
 		{map[string]float64{"critical": 2}, 1}, // more than there is
 		{map[string]float64{"low": -1, "x": 1}, 2},
+		{map[string]float64{"high": math.NaN()}, 1},
+		{map[string]float64{"critical": math.Inf(1)}, 1},
 	} {
 		problems := 0
 		shed.Config{Shares: c.shares}.WithDefaults().Validate(func(field, message string) {
