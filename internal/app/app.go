@@ -23,7 +23,6 @@ import (
 	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/broker"
 	"github.com/workerd/workerd/internal/config"
-	"github.com/workerd/workerd/internal/dlq"
 	"github.com/workerd/workerd/internal/metrics"
 	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/shutdown"
@@ -91,7 +90,7 @@ func New(cfg *config.File, opts Options) (_ *App, err error) {
 	}
 	opened = append(opened, func() { _ = a.listener.Close() })
 	if cfg.NATS.Embedded {
-		if a.broker, err = startBroker(cfg.NATS); err != nil {
+		if a.broker, err = a.startBroker(); err != nil {
 			return nil, err
 		}
 		opened = append(opened, a.broker.Shutdown)
@@ -196,45 +195,5 @@ func (a *App) startPools(fetch, work context.Context) <-chan struct{} {
 func (a *App) serve(ctx context.Context) {
 	if err := a.admin.Serve(ctx, a.listener); err != nil {
 		a.log.Error("the admin listener has ended", "err", err)
-	}
-}
-
-// setUp creates streams that are described and absent, as soon as NATS answers.
-func (a *App) setUp(ctx context.Context) {
-	ensure := map[string]func() error{
-		a.cfg.DLQ.Stream:      func() error { return dlq.Ensure(ctx, a.conn, a.cfg.DLQ) },
-		a.cfg.Attempts.Bucket: func() error { return attempts.Ensure(ctx, a.conn, a.cfg.Attempts) },
-	}
-	for name, s := range a.cfg.Streams {
-		ensure[name] = func() error {
-			drift, err := a.conn.EnsureStream(ctx, name, s)
-			for _, d := range drift {
-				a.log.Warn("stream differs from the configuration; it is left as it is", "stream", name, "difference", d)
-			}
-			return err
-		}
-	}
-	retry := time.NewTicker(2 * time.Second)
-	defer retry.Stop()
-	for {
-		for name, f := range ensure {
-			if !a.conn.Connected() {
-				break
-			}
-			if err := f(); err != nil {
-				a.log.Warn("cannot set up a stream, trying again", "stream", name, "err", err)
-				continue
-			}
-			delete(ensure, name)
-		}
-		if len(ensure) == 0 {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-retry.C:
-		case <-a.conn.Changed():
-		}
 	}
 }

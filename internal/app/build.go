@@ -165,8 +165,8 @@ func (g breakerGate) Credit(now time.Time) pool.Hold {
 // Changed implements pool.Gate.
 func (g breakerGate) Changed() <-chan struct{} { return g.b.Changed() }
 
-func startBroker(cfg queue.Config) (*broker.Server, error) {
-	u, err := url.Parse(cfg.URL)
+func (a *App) startBroker() (*broker.Server, error) {
+	u, err := url.Parse(a.cfg.NATS.URL)
 	if err != nil {
 		return nil, fmt.Errorf("nats.url: %w", err)
 	}
@@ -176,28 +176,33 @@ func startBroker(cfg queue.Config) (*broker.Server, error) {
 			return nil, fmt.Errorf("nats.url: port %q: %w", p, err)
 		}
 	}
-	return broker.Start(broker.Config{Host: u.Hostname(), Port: port, StoreDir: cfg.StoreDir})
+	return broker.Start(broker.Config{
+		Host: u.Hostname(), Port: port, StoreDir: a.cfg.NATS.StoreDir,
+		Complain: func(text string) { a.log.Warn("the embedded broker complains", "text", text) },
+	})
 }
 
 func listen(address string) (net.Listener, error) {
-	network := "tcp"
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		network, address = "unix", path
-	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), network, address)
-	if network == "unix" && errors.Is(err, syscall.EADDRINUSE) && abandoned(address) {
-		_ = os.Remove(address) // if it fails, so does what follows
-		l, err = lc.Listen(context.Background(), network, address)
+	path, ok := strings.CutPrefix(address, "unix:")
+	if !ok {
+		return lc.Listen(context.Background(), "tcp", address)
+	}
+	l, err := lc.Listen(context.Background(), "unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) && os.Remove(path) == nil {
+		return lc.Listen(context.Background(), "unix", path)
 	}
 	return l, err
 }
 
-// abandoned tells whether a socket was left by a process that was killed.
+// abandoned tells whether nobody listens on a socket: who made it was killed.
 func abandoned(path string) bool {
+	if file, err := os.Lstat(path); err != nil || file.Mode().Type() != os.ModeSocket {
+		return false
+	}
 	c, err := new(net.Dialer).DialContext(context.Background(), "unix", path)
 	if err == nil {
-		_ = c.Close() // somebody listens
+		_ = c.Close() // it was only a question
 	}
 	return errors.Is(err, syscall.ECONNREFUSED)
 }

@@ -29,10 +29,12 @@ func phaseNames() []string {
 	return []string{"announce", "stop", "drain", "interrupt", "flush", "close", "admin"}
 }
 
-// phases are the steps of a shutdown. Only those that merely wait are cut
-// short by a second signal.
+// phases are the steps of a shutdown that begins now. Only those that merely
+// wait are cut short by a second signal.
 func (a *App) phases(r run) []shutdown.Phase {
 	d := a.cfg.Drain
+	// The timeout is that of the whole: what stopping takes, draining has not.
+	drained := time.Now().Add(d.PreStopDelay + d.Timeout - d.FlushTimeout)
 	return []shutdown.Phase{
 		{Name: "announce", Timeout: d.PreStopDelay + time.Second, Waits: true, Run: func(ctx context.Context) error {
 			a.begin("announce")
@@ -45,6 +47,8 @@ func (a *App) phases(r run) []shutdown.Phase {
 		}},
 		{Name: "drain", Timeout: d.Timeout - d.FlushTimeout, Waits: true, Run: func(ctx context.Context) error {
 			a.enter("drain")
+			ctx, cancel := context.WithDeadline(ctx, drained)
+			defer cancel()
 			return ignoreEnd(wait(ctx, r.pools))
 		}},
 		{Name: "interrupt", Timeout: d.FlushTimeout / 2, Run: func(ctx context.Context) error {

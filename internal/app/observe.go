@@ -67,7 +67,7 @@ func (o *observer) report(r pool.Report) {
 	case r.Outcome.Reason == job.Interrupted:
 		o.app.interrupted.Add(1)
 		o.app.handedBack.Add(1)
-	case r.Outcome.Action == job.Release && o.app.draining():
+	case r.Outcome.Reason == job.Released && o.app.draining():
 		o.app.handedBack.Add(1)
 	}
 	if failed(r.Outcome) {

@@ -2,12 +2,14 @@ package app
 
 import (
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/workerd/workerd/internal/admin"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/metrics"
 	"github.com/workerd/workerd/internal/pool"
+	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/retry"
 )
 
@@ -82,14 +84,24 @@ func (a *App) poolStatus(c *compartment) admin.Pool {
 		p.OldestJobAgeSeconds = time.Since(s.OldestHeld).Seconds()
 	}
 	p.Consumers = c.consumers()
-	p.State, p.Since = poolState(s, p.Consumers), s.HeldSince
-	if p.State == admin.PoolStarting {
-		p.Since = a.started
-	}
-	if p.State == admin.PoolHeld {
-		p.HoldReason, p.Until = s.Hold.Reason, s.Hold.Until
+	p.State = poolState(s, p.Consumers)
+	switch p.State {
+	case admin.PoolStarting:
+		if !c.everReady() { // otherwise nobody noted since when
+			p.Since = a.started
+		}
+	case admin.PoolHeld:
+		p.Since, p.HoldReason, p.Until = s.HeldSince, s.Hold.Reason, s.Hold.Until
+	case admin.PoolDraining:
+		p.Since = a.phase.Load().drain
+	case admin.PoolRunning, admin.PoolStopped:
 	}
 	return p
+}
+
+// everReady tells whether a consumer of the pool has been ready: it was asked.
+func (c *compartment) everReady() bool {
+	return slices.ContainsFunc(c.sources[:], func(s *queue.Source) bool { return s != nil && s.Stats().Pulls > 0 })
 }
 
 func poolState(s pool.Stats, consumers []admin.Consumer) admin.PoolState {
