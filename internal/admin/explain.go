@@ -27,6 +27,9 @@ func (p *Pool) sentence(b Breaker, now time.Time) string {
 	if p.HoldReason == "breaker" && b.refuses() {
 		return join(held+"breaker of "+p.Target+" "+b.state(), b.next(now), stays)
 	}
+	if p.HoldReason == "throttled" {
+		return join(held+p.Target+" has asked for time (Retry-After)", until(p.Until, now), stays)
+	}
 	return join(held+words(p.HoldReason), until(p.Until, now), stays)
 }
 

@@ -34,6 +34,8 @@ type lane struct {
 	target  target.Target
 	breaker *breaker.Breaker
 	retry   *retry.Loop
+	// throttle holds the pools when the target has asked for time.
+	throttle *throttle
 }
 
 // compartment is a pool with its sources.
@@ -52,7 +54,7 @@ func (a *App) buildTargets() error {
 		if err != nil {
 			return fmt.Errorf("target %s: %w", name, err)
 		}
-		l := &lane{name: name, cfg: cfg, target: t}
+		l := &lane{name: name, cfg: cfg, target: t, throttle: newThrottle()}
 		l.breaker = breaker.New(cfg.Breaker, func(c breaker.Change) { a.observer.breakerChanged(name, c) })
 		l.retry = retry.New(cfg.Retry)
 		l.retry.RetryAfter = func() time.Duration { return openFor(l.breaker, time.Now()) }
@@ -102,7 +104,7 @@ func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 		Handler:     a.newPipeline(name, cfg, l),
 		DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, cfg.Target),
 		Ledger:      a.attempts,
-		Gate:        breakerGate{l.breaker},
+		Gates:       []pool.Gate{breakerGate{l.breaker}, l.throttle},
 		Report:      a.observer.report,
 	}
 	var used []job.Priority
@@ -142,7 +144,10 @@ func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipel
 		},
 	}, pipeline.Deps{
 		Target: l.target, Breaker: l.breaker, Retry: l.retry,
-		OnTry: func(t pipeline.Try) { a.observer.try(l.name, t) },
+		OnTry: func(t pipeline.Try) {
+			l.throttle.heed(t.Result, time.Now())
+			a.observer.try(l.name, t)
+		},
 	})
 }
 

@@ -288,12 +288,15 @@ type world struct {
 }
 
 func start(t *testing.T, cfg pool.Config, do func(context.Context, *job.Job, job.Record) job.Outcome, streams ...*stream) *world {
-	return startBehind(t, newGate(), cfg, do, streams...)
+	return startBehind(t, []*gate{newGate()}, cfg, do, streams...)
 }
 
-func startBehind(t *testing.T, g *gate, cfg pool.Config, do func(context.Context, *job.Job, job.Record) job.Outcome, streams ...*stream) *world {
-	w := &world{t: t, handler: &handler{do: do}, gate: g, letters: &letters{}, ledger: &ledger{records: map[string]job.Record{}}, done: make(chan struct{})}
-	deps := pool.Deps{Handler: w.handler, DeadLetters: w.letters, Ledger: w.ledger, Gate: w.gate, Report: w.report}
+func startBehind(t *testing.T, gates []*gate, cfg pool.Config, do func(context.Context, *job.Job, job.Record) job.Outcome, streams ...*stream) *world {
+	w := &world{t: t, handler: &handler{do: do}, gate: gates[0], letters: &letters{}, ledger: &ledger{records: map[string]job.Record{}}, done: make(chan struct{})}
+	deps := pool.Deps{Handler: w.handler, DeadLetters: w.letters, Ledger: w.ledger, Report: w.report}
+	for _, g := range gates {
+		deps.Gates = append(deps.Gates, g)
+	}
 	var used []job.Priority
 	for _, s := range streams {
 		w.streams[s.priority] = s

@@ -40,12 +40,12 @@ func (i intake) Returned(n int) {
 	p.request()
 }
 
-// watchGate regulates the pool whenever the gate's answer may have changed.
-func (p *Pool) watchGate(ctx context.Context) {
+// watchGate regulates the pool whenever a gate's answer may have changed.
+func (p *Pool) watchGate(ctx context.Context, g Gate) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		changed := p.deps.Gate.Changed()
+		changed := g.Changed()
 		hold := p.regulate(time.Now())
 		timer.Stop()
 		if !hold.Until.IsZero() {
@@ -60,10 +60,10 @@ func (p *Pool) watchGate(ctx context.Context) {
 	}
 }
 
-// regulate asks the gate, sets how many may run and asks for as many jobs as
-// may start. It returns the gate's answer.
+// regulate asks the gates, sets how many may run and asks for as many jobs as
+// may start. It returns the answer of the strictest gate.
 func (p *Pool) regulate(now time.Time) Hold {
-	hold := p.deps.Gate.Credit(now)
+	hold := p.strictest(now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopping {
@@ -72,9 +72,22 @@ func (p *Pool) regulate(now time.Time) Hold {
 	p.setHold(hold, now)
 	p.setLimit(p.limitFor(hold))
 	if hold.Credit == 0 && hold.Until.Sub(now) > p.cfg.MaxPark {
-		p.deferWaiting(hold.Until.Sub(now))
+		p.deferWaiting(hold.Until.Sub(now), job.Reason(hold.Reason))
 	}
 	p.request()
+	return hold
+}
+
+// strictest is the answer of the gate that lets the fewest jobs through, of
+// several closed ones that of the last to open.
+func (p *Pool) strictest(now time.Time) Hold {
+	hold := Hold{Credit: Unlimited}
+	for _, g := range p.deps.Gates {
+		h := g.Credit(now)
+		if h.Credit < hold.Credit || h.Credit == 0 && h.Until.After(hold.Until) {
+			hold = h
+		}
+	}
 	return hold
 }
 

@@ -28,7 +28,10 @@ type held struct {
 // Causes with which the waiting room is closed.
 var errReleased = errors.New("released")
 
-type deferred struct{ after time.Duration }
+type deferred struct {
+	after  time.Duration
+	reason job.Reason
+}
 
 func (deferred) Error() string { return "deferred" }
 
@@ -95,7 +98,7 @@ func turnedAway(cause error) job.Outcome {
 	var d deferred
 	switch {
 	case errors.As(cause, &d):
-		return job.Outcome{Action: job.Defer, Reason: job.BreakerOpen, After: d.after}
+		return job.Outcome{Action: job.Defer, Reason: d.reason, After: d.after}
 	case errors.Is(cause, job.ErrLeaseLost):
 		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Err: cause}
 	case errors.Is(cause, job.ErrInterrupted):
@@ -127,8 +130,8 @@ func (p *Pool) closeRoomWith(cause error) {
 
 // deferWaiting gives back everything that waits, not to come again before the
 // given time. The caller holds mu.
-func (p *Pool) deferWaiting(after time.Duration) {
-	p.closeRoom(deferred{after})
+func (p *Pool) deferWaiting(after time.Duration, why job.Reason) {
+	p.closeRoom(deferred{after, why})
 	p.openRoom()
 }
 

@@ -72,7 +72,7 @@ type Hold struct {
 const Unlimited = math.MaxInt
 
 // HoldReasons are all reasons for which a pool may be held.
-func HoldReasons() []string { return []string{"breaker", "draining"} }
+func HoldReasons() []string { return []string{"breaker", "throttled", "draining"} }
 
 // Gate holds jobs back while they could not succeed.
 type Gate interface {
@@ -103,8 +103,9 @@ type Deps struct {
 	Handler     Handler
 	DeadLetters DeadLetters
 	Ledger      Ledger
-	Gate        Gate
-	Shares      shed.Shares
+	// Gates must all let a job through. At least one.
+	Gates  []Gate
+	Shares shed.Shares
 	// Report is called once per delivery, from the job's goroutine. It must
 	// not block.
 	Report func(Report)
@@ -157,7 +158,9 @@ func (p *Pool) Run(fetch, work context.Context) {
 	keep, stopKeeping := context.WithCancel(context.WithoutCancel(work))
 	var background sync.WaitGroup
 	background.Go(func() { p.keepAlive(keep) })
-	background.Go(func() { p.watchGate(fetch) })
+	for _, g := range p.deps.Gates {
+		background.Go(func() { p.watchGate(fetch, g) })
+	}
 	var sources sync.WaitGroup
 	for priority, s := range p.deps.Sources {
 		if s != nil {

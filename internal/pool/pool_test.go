@@ -71,11 +71,32 @@ func TestPool_closedGatePullsNothingAndOpenGateGoesOn(t *testing.T) {
 	})
 }
 
+func TestPool_theStrictestOfSeveralGatesDecides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, first, second := newStream(job.Normal, 100), newGate(), newGate()
+		second.set(pool.Hold{Credit: 3})
+		w := startBehind(t, []*gate{first, second}, pool.Config{Concurrency: 5}, takes(time.Minute), s)
+		synctest.Wait()
+		if w.handler.started() != 3 {
+			t.Errorf("%d jobs started, want the 3 of the stricter gate", w.handler.started())
+		}
+		first.set(pool.Hold{Reason: "breaker", Until: time.Now().Add(time.Second)})
+		second.set(pool.Hold{Reason: "throttled", Until: time.Now().Add(time.Hour)})
+		synctest.Wait()
+		if h := w.pool.Stats().Hold; h.Reason != "throttled" {
+			t.Errorf("the reason is %q, want that of the gate that opens last", h.Reason)
+		}
+		w.interrupt(job.ErrInterrupted)
+		w.stop()
+		w.settledOnce()
+	})
+}
+
 func TestPool_halfOpenGateStartsExactlyItsCredit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, g := newStream(job.Normal, 100), newGate()
 		g.set(pool.Hold{Reason: "breaker"})
-		w := startBehind(t, g, pool.Config{Concurrency: 5}, takes(time.Minute), s)
+		w := startBehind(t, []*gate{g}, pool.Config{Concurrency: 5}, takes(time.Minute), s)
 		synctest.Wait()
 		if s.delivered != 0 {
 			t.Errorf("%d jobs were pulled through a closed gate", s.delivered)
@@ -94,7 +115,7 @@ func TestPool_halfOpenGateStartsExactlyItsCredit(t *testing.T) {
 func TestPool_jobsRejectedByTheBreakerAreParkedNotCharged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, g := newStream(job.Normal, 3), newGate()
-		w := startBehind(t, g, pool.Config{Concurrency: 5}, func(context.Context, *job.Job, job.Record) job.Outcome {
+		w := startBehind(t, []*gate{g}, pool.Config{Concurrency: 5}, func(context.Context, *job.Job, job.Record) job.Outcome {
 			g.set(pool.Hold{Reason: "breaker", Until: time.Now().Add(5 * time.Second)})
 			return job.Outcome{Action: job.Park, Reason: job.BreakerOpen, After: 5 * time.Second}
 		}, s)
@@ -230,7 +251,7 @@ func TestPool_deadLetterIsStoredBeforeTheJobIsTerminated(t *testing.T) {
 		s := newStream(job.Normal, 1)
 		g := newGate()
 		g.set(pool.Hold{Reason: "breaker"})
-		w := startBehind(t, g, pool.Config{}, dead, s)
+		w := startBehind(t, []*gate{g}, pool.Config{}, dead, s)
 		w.letters.refuse(errors.New("stream is full"))
 		g.set(pool.Hold{Credit: pool.Unlimited})
 		synctest.Wait()
@@ -294,7 +315,7 @@ func TestPool_onlySuspectsAreMarkedBeforeTheyRun(t *testing.T) {
 			j.Deliveries = c.deliveries
 			g.set(pool.Hold{Reason: "breaker"})
 			var w *world
-			w = startBehind(t, g, pool.Config{}, func(_ context.Context, _ *job.Job, seen job.Record) job.Outcome {
+			w = startBehind(t, []*gate{g}, pool.Config{}, func(_ context.Context, _ *job.Job, seen job.Record) job.Outcome {
 				if stored := w.ledger.Load(t.Context(), j); !cmp.Equal(seen, c.during) || !cmp.Equal(stored, c.during) {
 					t.Errorf("%s: runs with %+v, %+v is stored; want %+v", c.name, seen, stored, c.during)
 				}

@@ -104,7 +104,7 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 			},
 		}, pipeline.Deps{Target: door{r.w.down, r, n}, Breaker: guard, Retry: again, OnTry: func(pipeline.Try) {}}),
 		DeadLetters: dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name),
-		Ledger:      ledger, Gate: gate{guard}, Report: r.report,
+		Ledger:      ledger, Gates: []pool.Gate{gate{guard}}, Report: r.report,
 	}
 	var used []job.Priority
 	for p := range job.Priority(job.Priorities) {

@@ -376,6 +376,31 @@ func outage(t *testing.T, kind string) {
 	t.Logf("%s: %d jobs, %d calls in the outage", kind, len(ids), calls)
 }
 
+func TestThrottled_aTargetThatAsksForTimeIsLeftAlone(t *testing.T) {
+	const concurrency = 16
+	n := startNATS(t)
+	d := startDownstream(t, ok)
+	d.retryAfter = "2"
+	d.behave(func(*http.Request) int { return http.StatusTooManyRequests })
+	c := connect(t, n)
+	ids := c.publish("jobs.mail.x", "job", 500)
+	w := startWorker(t, configure(n, 5*time.Second, lane{
+		name: "mail", url: d.url, pool: fmt.Sprintf("concurrency: %d", concurrency), target: "breaker: {throttled: ignore}, retry: {max_attempts: 1}",
+	}))
+	await(t, 10*time.Second, "the pool says why it waits", func() bool {
+		_, status := w.get("/api/v1/status")
+		return strings.Contains(status, "mail has asked for time (Retry-After)")
+	})
+	hold(t, 5*time.Second)
+	// At the start, and each time when two seconds are over.
+	if calls := d.books().total; calls > 4*concurrency {
+		t.Errorf("%d calls in 5s to a target that asks for 2s each time, want at most %d", calls, 4*concurrency)
+	}
+	d.behave(ok)
+	c.awaitEmpty(20 * time.Second)
+	reconcile(t, ids, d, c.deadLetters())
+}
+
 // hold lets time pass in the other processes.
 func hold(t *testing.T, d time.Duration) {
 	t.Helper()

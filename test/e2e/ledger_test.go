@@ -22,15 +22,16 @@ type downstream struct {
 	addr   string
 	wg     sync.WaitGroup
 
-	mu       sync.Mutex
-	handle   func(r *http.Request) int // status to answer; 0 aborts the connection
-	calls    map[string]int
-	done     map[string]int // calls answered 2xx
-	doneAt   map[string]time.Time
-	aborted  int // calls given up by the caller
-	inFlight int
-	most     int // most calls in flight at once
-	total    int
+	mu         sync.Mutex
+	handle     func(r *http.Request) int // status to answer; 0 aborts the connection
+	retryAfter string                    // sent with a 429
+	calls      map[string]int
+	done       map[string]int // calls answered 2xx
+	doneAt     map[string]time.Time
+	aborted    int // calls given up by the caller
+	inFlight   int
+	most       int // most calls in flight at once
+	total      int
 }
 
 func startDownstream(t *testing.T, handle func(r *http.Request) int) *downstream {
@@ -90,6 +91,9 @@ func (d *downstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.mu.Unlock()
 	if status == 0 {
 		panic(http.ErrAbortHandler)
+	}
+	if status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", d.retryAfter)
 	}
 	w.WriteHeader(status)
 }
