@@ -89,7 +89,7 @@ func TestApp_drainOfAHeldPoolIsTimedFromItsBeginning(t *testing.T) {
 	})
 	d.hurry()
 	if err := d.end(); err != nil {
-		t.Errorf("stopped with %v", err)
+		t.Errorf("stopped with %v\n%s", err, d.log.String())
 	}
 }
 

@@ -101,10 +101,8 @@ func turnedAway(cause error) job.Outcome {
 		return job.Outcome{Action: job.Defer, Reason: d.reason, After: d.after}
 	case errors.Is(cause, job.ErrLeaseLost):
 		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Err: cause}
-	case errors.Is(cause, job.ErrInterrupted):
-		return job.Outcome{Action: job.Release, Reason: job.Interrupted}
 	}
-	return job.Outcome{Action: job.Release, Reason: job.Released}
+	return job.Outcome{Action: job.Release, Reason: job.Released} // even if all is being interrupted: nothing of it was
 }
 
 // forget gives back the job's room and asks for the next.

@@ -74,8 +74,14 @@ func TestPool_closedGatePullsNothingAndOpenGateGoesOn(t *testing.T) {
 func TestPool_theStrictestOfSeveralGatesDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, first, second := newStream(job.Normal, 100), newGate(), newGate()
+		first.set(pool.Hold{Reason: "breaker"})
 		second.set(pool.Hold{Credit: 3})
 		w := startBehind(t, []*gate{first, second}, pool.Config{Concurrency: 5}, takes(time.Minute), s)
+		synctest.Wait()
+		if w.handler.started() != 0 {
+			t.Errorf("%d jobs started through a closed gate", w.handler.started())
+		}
+		first.set(pool.Hold{Credit: pool.Unlimited})
 		synctest.Wait()
 		if w.handler.started() != 3 {
 			t.Errorf("%d jobs started, want the 3 of the stricter gate", w.handler.started())
