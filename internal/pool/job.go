@@ -102,7 +102,8 @@ func turnedAway(cause error) job.Outcome {
 	case errors.Is(cause, job.ErrLeaseLost):
 		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Err: cause}
 	}
-	return job.Outcome{Action: job.Release, Reason: job.Released} // even if all is being interrupted: nothing of it was
+	// Also when everything is being interrupted: it was not running.
+	return job.Outcome{Action: job.Release, Reason: job.Released}
 }
 
 // forget gives back the job's room and asks for the next.
