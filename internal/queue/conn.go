@@ -42,6 +42,9 @@ type Conn struct {
 	changed chan struct{} // closed and replaced at every change of the connection
 	denied  string        // last permission violation the server told us of
 	outage  outage
+	// reported by the client last: what is wrong with a connection comes as
+	// often as somebody provokes it.
+	reported outage
 }
 
 // Dial starts connecting and returns at once; whether it has succeeded is told
@@ -175,7 +178,15 @@ func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
 		c.denied = err.Error()
 		c.mu.Unlock()
 	}
-	c.log.Warn("NATS reports an error", "err", err, "subject", subject)
+	if errors.Is(err, nats.ErrBadHeaderMsg) {
+		return // the job itself comes too, and its own line says so
+	}
+	c.mu.Lock()
+	due, _ := c.reported.speak(time.Now(), err.Error())
+	c.mu.Unlock()
+	if due {
+		c.log.Warn("NATS reports an error", "err", err, "subject", subject)
+	}
 }
 
 // Changed returns a channel that is closed at the next change of the connection.

@@ -10,7 +10,8 @@ import (
 	"github.com/workerd/workerd/internal/job"
 )
 
-// maxHeader is the most bytes of header a job may carry.
+// maxHeader is the most bytes of header a job may carry. The server's own bound
+// is a byte less, with line ends and colons counted.
 const maxHeader = 64 << 10
 
 // decode makes a job of a message. Nothing in the message is trusted: what
@@ -30,10 +31,23 @@ func decode(m *nats.Msg, meta *nats.MsgMetadata, cfg SourceConfig) *job.Job {
 	}
 	j.ID = jobID(j)
 	j.Invalid = validate(j, cfg.MaxMessage)
+	if n := unreadHeader(m); n > 0 && j.Invalid == nil {
+		j.Invalid = fmt.Errorf("header block of %d bytes cannot be read, so what it says is unknown", n)
+	}
 	if j.Invalid == nil {
 		j.Deadline, j.Invalid = deadline(j)
 	}
 	return j
+}
+
+// unreadHeader is the size of a header block the client could not read. It
+// passes such a message on without a header, as if it had none; only its size
+// tells.
+func unreadHeader(m *nats.Msg) int {
+	if m.Header != nil {
+		return 0
+	}
+	return m.Size() - len(m.Subject) - len(m.Reply) - len(m.Data)
 }
 
 func jobID(j *job.Job) string {

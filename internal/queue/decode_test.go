@@ -55,6 +55,9 @@ func TestDecode_saysWhatIsWrong(t *testing.T) {
 		{nats.Header{"Workerd-Deadline": {"tomorrow"}}, "", `header Workerd-Deadline: "tomorrow" is not a time like 2026-01-31T12:00:00Z`},
 		{nats.Header{"Workerd-TTL": {"90"}}, "", `header Workerd-TTL: "90" is not a duration like 90s`},
 		{nats.Header{"Workerd-TTL": {"-1s"}}, "", `header Workerd-TTL: "-1s" is not a duration like 90s`},
+		{nats.Header{"Workerd-TTL": {"9999999999h"}}, "", `header Workerd-TTL: "9999999999h" is not a duration like 90s`},
+		{nats.Header{"Workerd-TTL": {"1s\r\nX: y\x1b"}}, "", `header Workerd-TTL: "1s\r\nX: y\x1b" is not a duration like 90s`},
+		{nats.Header{"Workerd-Deadline": {"99999-01-01T00:00:00Z"}}, "", `header Workerd-Deadline: "99999-01-01T00:00:00Z" is not a time like 2026-01-31T12:00:00Z`},
 	} {
 		j := decode(&nats.Msg{Header: c.header, Data: []byte(c.payload)}, metadata(), SourceConfig{MaxMessage: 4})
 		if j.Invalid == nil || j.Invalid.Error() != c.want {
@@ -81,6 +84,36 @@ func FuzzDecode(f *testing.F) {
 		}
 		if j.Invalid != nil && (strings.ContainsAny(j.Invalid.Error(), "\r\n") || len(j.Invalid.Error()) > 400) {
 			t.Errorf("the problem is not one short line: %q", j.Invalid)
+		}
+	})
+}
+
+// FuzzOrigin: a message is a delivery only if its reply subject is one of our
+// consumer, in either form the server writes; no reply is published to blindly.
+func FuzzOrigin(f *testing.F) {
+	for _, reply := range []string{
+		"$JS.ACK.JOBS.p-normal.1.2.3.4.5", "$JS.ACK._.hash.JOBS.p-normal.1.2.3.4.5.token", "$JS.ACK.hub.hash.JOBS.p-normal.1.2.3.4.5",
+		"$JS.ACK.OTHER.p-normal.1.2.3.4.5", "$JS.ACK.JOBS.p-normal.>.2.3.4.5", "$JS.ACK.JOBS.p-normal.x.y.z.4.5", "", "jobs.a",
+		"$JS.ACK.JOBS.p-normal.99999999999999999999999.2.3.4.5", "$JS.ACK........", "$JS.ACK.JOBS.p-normal.1.2.3.4. 5",
+	} {
+		f.Add("jobs.a", reply)
+		f.Add("_INBOX.abc.1", reply)
+	}
+	cfg := SourceConfig{Stream: "JOBS", Consumer: "p-normal"}
+	f.Fuzz(func(t *testing.T, subject, reply string) {
+		sub := &nats.Subscription{Subject: "_INBOX.abc.*"}
+		meta, err := origin(&nats.Msg{Subject: subject, Reply: reply, Sub: sub}, "_INBOX.abc.", cfg)
+		if err != nil {
+			if len(err.Error()) > 300 {
+				t.Errorf("the problem is not short: %q", err)
+			}
+			return
+		}
+		if strings.HasPrefix(subject, "_INBOX.abc.") || !strings.HasPrefix(reply, "$JS.ACK.") || strings.ContainsAny(reply, "*> \t\r\n") {
+			t.Errorf("%q, answered to %q, passes for a delivery", subject, reply)
+		}
+		if !strings.Contains(reply, ".JOBS.p-normal.") || meta.Sequence.Stream == 0 || meta.NumDelivered == 0 {
+			t.Errorf("%q passes for a delivery of ours: %+v", reply, meta)
 		}
 	})
 }

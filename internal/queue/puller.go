@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,6 +46,7 @@ type puller struct {
 	requests uint64
 	old      []retired
 	lastSeen time.Time
+	forged   forgeries
 
 	ensured  bool
 	backoff  time.Duration
@@ -174,35 +176,35 @@ func (p *puller) pull(n int) {
 }
 
 // receive handles one message of an inbox, a job or a word about a request.
+// What is neither is ignored before it can be counted as either.
 func (p *puller) receive(m *nats.Msg) {
 	current := m.Sub == p.sub
-	if current {
-		p.lastSeen = time.Now()
-	}
 	if m.Reply == "" {
-		if current {
-			p.status(m)
+		if code := m.Header.Get("Status"); code == "" {
+			p.ignore(errNoStatus)
+		} else if current {
+			p.lastSeen = time.Now()
+			p.status(m, code)
 		}
 		return
 	}
+	meta, err := origin(m, strings.TrimSuffix(m.Sub.Subject, "*"), p.cfg)
+	if err != nil {
+		p.ignore(err)
+		return
+	}
 	if current {
+		p.lastSeen = time.Now()
 		p.book.delivered()
 	} else {
 		p.book.straggler()
 	}
 	p.backoff = 0
-	p.job(m)
+	p.job(m, meta)
 }
 
-func (p *puller) job(m *nats.Msg) {
+func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
 	now := time.Now()
-	meta, err := m.Metadata()
-	if err != nil {
-		// Not from JetStream: somebody publishes to our inbox. Nothing to settle.
-		p.conn.log.Warn("ignored a message that is no delivery", "subject", m.Subject, "err", err)
-		p.to.Returned(1)
-		return
-	}
 	d := newDelivery(decode(m, meta, p.cfg), p.Source, m.Reply, now)
 	what, first := p.recent.arrive(d)
 	p.count(meta, what)
@@ -241,13 +243,12 @@ func (p *puller) count(meta *nats.MsgMetadata, what verdict) {
 
 // status handles what the broker says about a request; ref the statuses of the
 // pull protocol in nats-server's consumer.go.
-func (p *puller) status(m *nats.Msg) {
-	code := m.Header.Get("Status")
+func (p *puller) status(m *nats.Msg, code string) {
 	if code == "100" {
 		return
 	}
 	description := m.Header.Get("Description")
-	if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil {
+	if left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages")); err == nil && left >= 0 {
 		if n := p.book.returned(left); n > 0 {
 			p.to.Returned(n)
 		}
