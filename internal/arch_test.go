@@ -42,15 +42,16 @@ func layers() map[string][]string {
 		"internal/app": {"..."},
 		"internal/config": { // for their Config only
 			"internal/breaker", "internal/retry", "internal/target", "internal/target/*", "internal/queue",
-			"internal/pool", "internal/shed", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
+			"internal/pool", "internal/shed", "internal/limiter", "internal/valve", "internal/pressure", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
 		},
 		"internal/config/gen": {"internal/config"},
 		"internal/metrics": {
 			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline",
 		},
 		"internal/admin":    {"internal/secret"}, // it declares the Status it shows
-		"internal/pool":     {"internal/job", "internal/bulkhead", "internal/shed", "internal/retry"},
-		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/target"},
+		"internal/gate":     {"internal/job", "internal/pool", "internal/breaker", "internal/limiter", "internal/valve", "internal/pressure"},
+		"internal/pool":     {"internal/job", "internal/bulkhead", "internal/shed", "internal/retry", "internal/valve"}, // of valve its Config
+		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/limiter", "internal/target"},
 		"internal/queue":    {"internal/job", "internal/secret"},
 		"internal/dlq":      {"internal/job", "internal/secret", "internal/queue"},
 		"internal/attempts": {"internal/job", "internal/queue"},
@@ -72,6 +73,9 @@ func layers() map[string][]string {
 		"internal/retry":    {},
 		"internal/breaker":  {},
 		"internal/bulkhead": {},
+		"internal/limiter":  {}, // and golang.org/x/time/rate
+		"internal/valve":    {},
+		"internal/pressure": {},
 		"internal/shed":     {"internal/job"},
 		"internal/shutdown": {},
 		"internal/secret":   {},
@@ -82,6 +86,7 @@ func layers() map[string][]string {
 func leaves() []string {
 	return []string{
 		"internal/job", "internal/retry", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/shutdown", "internal/secret",
+		"internal/valve", "internal/pressure",
 	}
 }
 

@@ -10,11 +10,12 @@ import (
 const stays = "nothing is lost, jobs stay in the stream"
 
 // sentence says why a pool does not run, since when, and what comes next. A
-// running pool needs none, unless one of its consumers is not well.
-func (p *Pool) sentence(b Breaker, now time.Time) string {
+// running pool needs none, unless something keeps it from running more or one
+// of its consumers is not well.
+func (p *Pool) sentence(t *Target, now time.Time) string {
 	switch p.State {
 	case PoolRunning:
-		return p.troubles()
+		return join(p.slowed(t), p.troubles())
 	case PoolStarting:
 		return join("waiting for its consumers"+ago(p.Since, now), p.troubles(), "it starts by itself once they are ready")
 	case PoolDraining:
@@ -24,13 +25,62 @@ func (p *Pool) sentence(b Breaker, now time.Time) string {
 	case PoolHeld:
 	}
 	held := "held" + ago(p.Since, now) + ": "
-	if p.HoldReason == "breaker" && b.refuses() {
-		return join(held+"breaker of "+p.Target+" "+b.state(), b.next(now), stays)
-	}
-	if p.HoldReason == "throttled" {
+	switch p.HoldReason {
+	case "breaker":
+		if t.Breaker.refuses() {
+			return join(held+"breaker of "+p.Target+" "+t.Breaker.state(), t.Breaker.next(now), stays)
+		}
+	case "throttled":
 		return join(held+p.Target+" has asked for time (Retry-After)", until(p.Until, now), stays)
+	case "rate_limit":
+		return join(held+"the rate limit of "+p.Target+" is used up", upcoming("goes on", p.Until, now, "goes on by itself"), stays)
+	case "limit", "ramp":
+		return join(held+p.Target+" "+t.Limit.full(), "goes on as calls of other pools end", stays)
+	case "valve":
+		return join(held+"too many of its last jobs became dead letters"+lastly(p.HoldNote), upcoming("tries one job", p.Until, now, "tries one job after the other"), stays)
+	case "paused":
+		return join(held+"paused by an operator"+noted(p.HoldNote), upcoming("goes on", p.Until, now, "goes on when it is resumed"), stays)
 	}
 	return join(held+words(p.HoldReason), until(p.Until, now), stays)
+}
+
+// slowed says what keeps a running pool below its concurrency.
+func (p *Pool) slowed(t *Target) string {
+	if p.Limit >= p.Concurrency {
+		return ""
+	}
+	switch p.HoldReason {
+	case "limit", "ramp":
+		return "slowed: " + p.Target + " " + t.Limit.full()
+	case "valve":
+		return "probing: too many of its last jobs became dead letters" + lastly(p.HoldNote) + ", so one runs after the other until some succeed"
+	case "pressure":
+		return fmt.Sprintf("slowed: this process is short of %s, so %d of %d jobs run at once", words(p.HoldNote), p.Limit, p.Concurrency)
+	}
+	return ""
+}
+
+func lastly(note string) string {
+	if note == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (the last: %s)", note)
+}
+
+// sentence says that a target gets less than it could.
+func (l Limit) sentence() string {
+	if l.Now >= l.Max {
+		return ""
+	}
+	return l.full()
+}
+
+// full continues the name of a target.
+func (l Limit) full() string {
+	if l.Ramping {
+		return fmt.Sprintf("is warming up after an outage: it gets %d of %d calls at once", l.Now, l.Max)
+	}
+	return fmt.Sprintf("gets as many calls at once as it seems to be able to take: %d of %d", l.Now, l.Max)
 }
 
 func (p *Pool) remaining() string {

@@ -49,8 +49,34 @@ func TestComplete_everyPoolThatDoesNotRunSaysWhy(t *testing.T) {
 		{
 			admin.Pool{State: admin.PoolHeld, HoldReason: "rate_limit", Until: at(-1500 * time.Millisecond)},
 			open,
-			"held: rate limit; ends in 1.5s; nothing is lost, jobs stay in the stream",
+			"held: the rate limit of t is used up; goes on in 1.5s; nothing is lost, jobs stay in the stream",
 		},
+		{
+			admin.Pool{State: admin.PoolHeld, HoldReason: "valve", HoldNote: "HTTP 401", Until: at(-time.Minute)},
+			open,
+			"held: too many of its last jobs became dead letters (the last: HTTP 401); tries one job in 1m; nothing is lost, jobs stay in the stream",
+		},
+		{
+			admin.Pool{State: admin.PoolHeld, HoldReason: "paused", HoldNote: "deploy of the mailer"},
+			open,
+			`held: paused by an operator ("deploy of the mailer"); goes on when it is resumed; nothing is lost, jobs stay in the stream`,
+		},
+		{
+			admin.Pool{State: admin.PoolHeld, HoldReason: "limit"},
+			open,
+			"held: t gets as many calls at once as it seems to be able to take: 7 of 20; goes on as calls of other pools end; nothing is lost, jobs stay in the stream",
+		},
+		{
+			admin.Pool{State: admin.PoolRunning, HoldReason: "limit", Limit: 7, Concurrency: 16},
+			open,
+			"slowed: t gets as many calls at once as it seems to be able to take: 7 of 20",
+		},
+		{
+			admin.Pool{State: admin.PoolRunning, HoldReason: "pressure", HoldNote: "memory", Limit: 7, Concurrency: 16},
+			open,
+			"slowed: this process is short of memory, so 7 of 16 jobs run at once",
+		},
+		{admin.Pool{State: admin.PoolRunning, HoldReason: "limit", Limit: 16, Concurrency: 16}, open, ""},
 		{admin.Pool{State: "new"}, open, "held: reason unknown; ends when that does; nothing is lost, jobs stay in the stream"},
 		{
 			admin.Pool{State: admin.PoolDraining, InFlight: 1},
@@ -61,7 +87,7 @@ func TestComplete_everyPoolThatDoesNotRunSaysWhy(t *testing.T) {
 		{admin.Pool{State: admin.PoolHeld, Why: "because"}, open, "because"},
 	} {
 		c.pool.Target = "t"
-		s := admin.Status{Now: noon(), Pools: []admin.Pool{c.pool}, Targets: []admin.Target{{Name: "t", Breaker: c.breaker}}}
+		s := admin.Status{Now: noon(), Pools: []admin.Pool{c.pool}, Targets: []admin.Target{{Name: "t", Breaker: c.breaker, Limit: admin.Limit{Now: 7, Max: 20}}}}
 		s.Complete()
 		if got := s.Pools[0].Why; got != c.want {
 			t.Errorf("%s, %s:\n got %q\nwant %q", c.pool.State, c.breaker.State, got, c.want)

@@ -1,6 +1,9 @@
 package admin
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Backend is what the server shows. Its methods are called from any goroutine
 // and must return at once, from memory.
@@ -79,8 +82,10 @@ type Pool struct {
 	// Why is a sentence: why the pool is not running, since when, and what
 	// comes next. Empty: [Status.Complete] writes it.
 	Why string `json:"why,omitempty"`
-	// HoldReason is the pool's own word for what holds it.
+	// HoldReason is the pool's own word for what holds it, or keeps it from
+	// running more; HoldNote what there is to say of that.
 	HoldReason string `json:"hold_reason,omitempty"`
+	HoldNote   string `json:"hold_note,omitempty"`
 	// Since when the state holds, and Until when it ends by itself, if it does.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
@@ -130,6 +135,7 @@ type Target struct {
 	// URL without credentials.
 	URL     string  `json:"url,omitempty"`
 	Breaker Breaker `json:"breaker"`
+	Limit   Limit   `json:"limit"`
 	// Why is a sentence if calls are refused or watched. Empty:
 	// [Status.Complete] writes it.
 	Why string `json:"why,omitempty"`
@@ -140,6 +146,15 @@ type Target struct {
 	CallsPerSecond *float64 `json:"calls_per_second,omitempty"`
 	// RetryBudgetRatio left, 0 to 1. Nil: switched off.
 	RetryBudgetRatio *float64 `json:"retry_budget_ratio,omitempty"`
+}
+
+// Limit of the calls that a target gets at once, of all pools together.
+type Limit struct {
+	// Now is the limit, Max the most it can be.
+	Now int `json:"now"`
+	Max int `json:"max"`
+	// Ramping: it is low because the target is warming up after an outage.
+	Ramping bool `json:"ramping,omitempty"`
 }
 
 // The states of a breaker.
@@ -217,19 +232,19 @@ func (s *Status) Complete() {
 	if d := s.Drain; d != nil {
 		d.Elapsed = s.Now.Sub(d.Since).Seconds()
 	}
-	breakers := make(map[string]Breaker, len(s.Targets))
+	targets := make(map[string]*Target, len(s.Targets))
 	for i := range s.Targets {
 		t := &s.Targets[i]
-		breakers[t.Name] = t.Breaker
+		targets[t.Name] = t
 		if t.Why == "" {
-			t.Why = t.Breaker.sentence(s.Now)
+			t.Why = join(t.Breaker.sentence(s.Now), t.Limit.sentence())
 		}
 	}
 	for i := range s.Pools {
 		p := &s.Pools[i]
 		p.Consumers = list(p.Consumers)
 		if p.Why == "" {
-			p.Why = p.sentence(breakers[p.Target], s.Now)
+			p.Why = p.sentence(cmp.Or(targets[p.Target], &Target{Name: p.Target}), s.Now)
 		}
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/workerd/workerd/internal/broker"
 	"github.com/workerd/workerd/internal/config"
 	"github.com/workerd/workerd/internal/metrics"
+	"github.com/workerd/workerd/internal/pressure"
 	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/shutdown"
 )
@@ -55,6 +56,7 @@ type App struct {
 	admin    *admin.Server
 	listener net.Listener
 	observer *observer
+	pressure *pressure.Meter
 
 	phase       atomic.Pointer[phase]
 	interrupted atomic.Int64 // jobs handed back unfinished while draining
@@ -121,6 +123,7 @@ func (a *App) build() error {
 	metrics.Runtime(registry)
 	a.metrics = metrics.New(registry, a.names())
 	a.observer = newObserver(a)
+	a.pressure = pressure.New(a.cfg.Pressure)
 	if err := a.buildTargets(); err != nil {
 		return err
 	}

@@ -18,13 +18,16 @@ import (
 	"github.com/workerd/workerd/internal/broker"
 	"github.com/workerd/workerd/internal/config"
 	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/gate"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pipeline"
 	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/retry"
 	"github.com/workerd/workerd/internal/target"
 	"github.com/workerd/workerd/internal/target/httptarget"
+	"github.com/workerd/workerd/internal/valve"
 )
 
 // lane is a target with what guards it. Pools share it.
@@ -34,8 +37,7 @@ type lane struct {
 	target  target.Target
 	breaker *breaker.Breaker
 	retry   *retry.Loop
-	// throttle holds the pools when the target has asked for time.
-	throttle *throttle
+	limiter *limiter.Limiter
 }
 
 // compartment is a pool with its sources.
@@ -45,6 +47,8 @@ type compartment struct {
 	pool    *pool.Pool
 	sources [job.Priorities]*queue.Source
 	lag     lag
+	valve   *valve.Valve
+	pause   *gate.Pause
 }
 
 func (a *App) buildTargets() error {
@@ -54,8 +58,13 @@ func (a *App) buildTargets() error {
 		if err != nil {
 			return fmt.Errorf("target %s: %w", name, err)
 		}
-		l := &lane{name: name, cfg: cfg, target: t, throttle: newThrottle()}
-		l.breaker = breaker.New(cfg.Breaker, func(c breaker.Change) { a.observer.breakerChanged(name, c) })
+		l := &lane{name: name, cfg: cfg, target: t, limiter: limiter.New(cfg.Concurrency, cfg.RateLimit, a.concurrencyOf(name))}
+		l.breaker = breaker.New(cfg.Breaker, func(c breaker.Change) {
+			if c.To != breaker.Closed { // at once: nothing must get ahead of the ramp when it closes
+				l.limiter.Outage(time.Now())
+			}
+			a.observer.breakerChanged(name, c)
+		})
 		l.retry = retry.New(cfg.Retry)
 		l.retry.RetryAfter = func() time.Duration { return openFor(l.breaker, time.Now()) }
 		a.targets[name] = l
@@ -98,14 +107,16 @@ func (a *App) buildPools() {
 }
 
 func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
-	c := &compartment{name: name, cfg: cfg}
+	c := &compartment{name: name, cfg: cfg, valve: valve.New(cfg.Valve), pause: gate.NewPause()}
 	l := a.targets[cfg.Target]
 	deps := pool.Deps{
 		Handler:     a.newPipeline(name, cfg, l),
 		DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, cfg.Target),
 		Ledger:      a.attempts,
-		Gates:       []pool.Gate{breakerGate{l.breaker}, l.throttle},
-		Report:      a.observer.report,
+		Gates: []pool.Gate{
+			gate.Breaker(l.breaker), gate.Limiter(l.limiter), gate.Valve(c.valve), gate.Pressure(a.pressure, cfg.Concurrency), c.pause,
+		},
+		Report: a.observer.report,
 	}
 	var used []job.Priority
 	for priority := range job.Priority(job.Priorities) {
@@ -143,32 +154,13 @@ func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipel
 			DropExpired: cfg.OnExpired == "drop",
 		},
 	}, pipeline.Deps{
-		Target: l.target, Breaker: l.breaker, Retry: l.retry,
-		OnTry: func(t pipeline.Try) {
-			l.throttle.heed(t.Result, time.Now())
-			a.observer.try(l.name, t)
-		},
+		Target: l.target, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry,
+		OnTry: func(t pipeline.Try) { a.observer.try(l.name, t) },
 	})
 }
 
 // redeliveryJitter spreads redeliveries over the upper half of their backoff.
 const redeliveryJitter = 0.5
-
-// breakerGate holds a pool while the breaker of its target is open.
-type breakerGate struct{ b *breaker.Breaker }
-
-// Credit implements pool.Gate.
-func (g breakerGate) Credit(now time.Time) pool.Hold {
-	n, until := g.b.Credit(now)
-	h := pool.Hold{Credit: n, Until: until}
-	if n == 0 {
-		h.Reason = "breaker"
-	}
-	return h
-}
-
-// Changed implements pool.Gate.
-func (g breakerGate) Changed() <-chan struct{} { return g.b.Changed() }
 
 func (a *App) startBroker() (*broker.Server, error) {
 	u, err := url.Parse(a.cfg.NATS.URL)

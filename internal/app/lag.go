@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pressure"
 	"github.com/workerd/workerd/internal/queue"
 )
 
@@ -39,6 +40,7 @@ func (a *App) watch(ctx context.Context) {
 	defer second.Stop()
 	for asked := (time.Time{}); ; {
 		a.observer.takeRates(time.Now())
+		a.pressure.Note(pressure.Read())
 		a.conn.Remind(time.Now())
 		if time.Since(asked) >= lagInterval {
 			a.askLag(ctx)

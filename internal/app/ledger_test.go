@@ -118,9 +118,10 @@ func TestApp_breakerThatClosesLetsWorkGoOn(t *testing.T) {
 	})
 	k.answer.Store(http.StatusOK)
 	await(t, "all jobs are done", func() bool { return d.Status().Pools[0].Jobs.OK == 50 })
-	if p := d.Status().Pools[0]; p.Jobs.Dead != 0 || p.State != admin.PoolRunning || p.Why != "" {
-		t.Errorf("afterwards: %+v", p)
-	}
+	await(t, "the target has warmed up", func() bool {
+		p := d.Status().Pools[0]
+		return p.Jobs.Dead == 0 && p.State == admin.PoolRunning && p.Why == ""
+	})
 }
 
 // TestApp_jobThatCannotBeBuriedStays: no dead letter, no end.

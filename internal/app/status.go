@@ -90,13 +90,27 @@ func (a *App) poolStatus(c *compartment) admin.Pool {
 		if !c.everReady() { // otherwise nobody noted since when
 			p.Since = a.started
 		}
-	case admin.PoolHeld:
+	case admin.PoolHeld, admin.PoolRunning:
 		p.Since, p.HoldReason, p.Until = s.HeldSince, s.Hold.Reason, s.Hold.Until
+		p.HoldNote = a.holdNote(c, p.HoldReason)
 	case admin.PoolDraining:
 		p.Since = a.phase.Load().drain
-	case admin.PoolRunning, admin.PoolStopped:
+	case admin.PoolStopped:
 	}
 	return p
+}
+
+// holdNote is what there is to say of what holds a pool.
+func (a *App) holdNote(c *compartment, reason string) string {
+	switch job.Reason(reason) {
+	case job.ValveClosed:
+		return c.valve.Stats().Last
+	case job.Pressure:
+		return a.pressure.State().Of
+	case job.Paused:
+		return c.pause.Note(time.Now())
+	}
+	return ""
 }
 
 // everReady tells whether a consumer of the pool has been ready: it was asked.
@@ -114,7 +128,7 @@ func poolState(s pool.Stats, consumers []admin.Consumer) admin.PoolState {
 		return admin.PoolDraining
 	case !ready:
 		return admin.PoolStarting
-	case s.Hold.Credit == 0:
+	case s.Hold.Holds(s.InFlight):
 		return admin.PoolHeld
 	}
 	return admin.PoolRunning
@@ -152,6 +166,8 @@ func (a *App) targetStatus(l *lane, now time.Time) admin.Target {
 			Total: b.Total, Bad: b.Bad, Slow: b.Slow, Probes: b.Probes, Proven: b.Proven, Rejected: b.Rejected,
 		},
 	}
+	limit := l.limiter.Stats(now)
+	t.Limit = admin.Limit{Now: limit.Limit, Max: limit.Max, Ramping: limit.Ramping}
 	if budget := l.retry.Budget.Stats(now); !budget.Unlimited {
 		ratio := budgetRatio(budget)
 		t.RetryBudgetRatio = &ratio

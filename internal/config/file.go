@@ -8,7 +8,9 @@ import (
 	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pool"
+	"github.com/workerd/workerd/internal/pressure"
 	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/retry"
 	"github.com/workerd/workerd/internal/shed"
@@ -31,6 +33,8 @@ type File struct {
 	Pools map[string]pool.Config `yaml:"pools"`
 	// Shed says how much of a pool each priority may fill.
 	Shed shed.Config `yaml:"shed"`
+	// Pressure lets fewer jobs run while the process is short of CPU or memory.
+	Pressure pressure.Config `yaml:"pressure"`
 	// DLQ is the stream of dead letters.
 	DLQ dlq.Config `yaml:"dlq"`
 	// Attempts is where failed attempts are counted.
@@ -59,6 +63,11 @@ type TargetConfig struct {
 	Retry retry.Config `yaml:"retry"`
 	// Breaker stops calling a target that fails.
 	Breaker breaker.Config `yaml:"breaker"`
+	// Concurrency bounds the calls at once, of all pools together, by what the
+	// target can take.
+	Concurrency limiter.Config `yaml:"concurrency"`
+	// RateLimit bounds the calls per time, of this process.
+	RateLimit limiter.Rate `yaml:"rate_limit"`
 }
 
 // DrainConfig says how workerd stops after SIGTERM.
@@ -106,6 +115,7 @@ func (f File) WithDefaults() File {
 		return p
 	})
 	f.Shed = f.Shed.WithDefaults()
+	f.Pressure = f.Pressure.WithDefaults()
 	f.DLQ = f.DLQ.WithDefaults()
 	f.Attempts = f.Attempts.WithDefaults()
 	f.Drain = f.Drain.WithDefaults()
@@ -138,6 +148,8 @@ func (c TargetConfig) WithDefaults() TargetConfig {
 	setDefault(&c.Breaker.SlowCall, c.Timeout/5*4)
 	setDefault(&c.Breaker.ProbeTimeout, c.Timeout+5*time.Second)
 	c.Breaker = c.Breaker.WithDefaults()
+	c.Concurrency = c.Concurrency.WithDefaults()
+	c.RateLimit = c.RateLimit.WithDefaults()
 	return c
 }
 
@@ -165,6 +177,8 @@ func (c TargetConfig) Validate(problem func(field, message string)) {
 	}
 	c.Retry.Validate(prefixed(problem, "retry"))
 	c.Breaker.Validate(prefixed(problem, "breaker"))
+	c.Concurrency.Validate(prefixed(problem, "concurrency"))
+	c.RateLimit.Validate(prefixed(problem, "rate_limit"))
 }
 
 // protocols counts the protocols that are given.

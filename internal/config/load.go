@@ -84,6 +84,7 @@ func (l *loader) validate() {
 		l.validatePool("pools."+name, p)
 	}
 	f.Shed.Validate(l.at("shed"))
+	f.Pressure.Validate(l.at("pressure"))
 	f.DLQ.Validate(l.at("dlq"))
 	f.Attempts.Validate(l.at("attempts"))
 	f.Drain.Validate(l.at("drain"))

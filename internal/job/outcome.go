@@ -69,6 +69,12 @@ const (
 
 	// Why a job was given back unharmed.
 	BreakerOpen Reason = "breaker"
+	Limited     Reason = "limit"
+	Ramping     Reason = "ramp"
+	RateLimited Reason = "rate_limit"
+	ValveClosed Reason = "valve"
+	Pressure    Reason = "pressure"
+	Paused      Reason = "paused"
 	Interrupted Reason = "interrupted"
 	Released    Reason = "released"
 	LeaseLost   Reason = "lease_lost"
@@ -80,7 +86,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Status2xx, Status3xx, Status4xx, Status5xx, StatusThrottled, TimedOut, Connect, Reset, DNS, TLS,
 		Protocol, ResponseSize, Disposition, BadRequest, Decode, Expired, MaxAttempts, MaxAge, MaxDeferrals,
-		Poison, PanicReason, Dropped, BreakerOpen, Interrupted, Released, LeaseLost, NoDLQ,
+		Poison, PanicReason, Dropped, BreakerOpen, Limited, Ramping, RateLimited, ValveClosed, Pressure, Paused, Interrupted, Released, LeaseLost, NoDLQ,
 	}
 }
 

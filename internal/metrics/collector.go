@@ -141,7 +141,7 @@ func (d poolDescs) collect(out emitter, p PoolNames, s pool.Stats, now time.Time
 	out.gauge(d.waiting, float64(s.Waiting), p.Name)
 	out.gauge(d.limit, float64(s.Limit), p.Name)
 	for _, reason := range pool.HoldReasons() {
-		out.flag(d.held, s.Hold.Credit == 0 && s.Hold.Reason == reason, p.Name, reason)
+		out.flag(d.held, s.Hold.Holds(s.InFlight) && s.Hold.Reason == reason, p.Name, reason)
 	}
 	age, last := 0.0, 0.0
 	if !s.OldestHeld.IsZero() {

@@ -7,12 +7,14 @@ import (
 
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/retry"
 )
 
 // account is a row of the table that says who pays for a call.
 type account struct {
 	breaker breaker.Verdict // what the call says of the target
+	load    limiter.Load    // and of how much more it can take
 	charged bool            // the job pays with one attempt
 	again   bool            // another call at once may help
 }
@@ -20,15 +22,15 @@ type account struct {
 // row is the table. Everything that depends on a class depends on it here.
 func row(c job.Class) account {
 	return [...]account{
-		job.Success:   {breaker.Good, false, false},
-		job.Failure:   {breaker.Bad, true, true},
-		job.Timeout:   {breaker.Bad, true, true},
-		job.Throttled: {breaker.Throttled, false, true},
-		job.Permanent: {breaker.Good, true, false},
-		job.Neutral:   {breaker.Ignored, true, true},
-		job.Ignored:   {breaker.Ignored, false, false},
-		job.Rejected:  {breaker.Ignored, false, false},
-		job.Panicked:  {breaker.Bad, true, false},
+		job.Success:   {breaker.Good, limiter.Answered, false, false},
+		job.Failure:   {breaker.Bad, limiter.Failed, true, true},
+		job.Timeout:   {breaker.Bad, limiter.TimedOut, true, true},
+		job.Throttled: {breaker.Throttled, limiter.Throttled, false, true},
+		job.Permanent: {breaker.Good, limiter.Answered, true, false},
+		job.Neutral:   {breaker.Ignored, limiter.Ignored, true, true},
+		job.Ignored:   {breaker.Ignored, limiter.Ignored, false, false},
+		job.Rejected:  {breaker.Ignored, limiter.Ignored, false, false},
+		job.Panicked:  {breaker.Bad, limiter.Ignored, true, false},
 	}[c]
 }
 

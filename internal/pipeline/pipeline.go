@@ -1,11 +1,12 @@
 // Package pipeline is what happens to one job: calls to the target through
-// retry, breaker and timeout, and the judgement of what they mean.
+// retry, limiter, breaker and timeout, and the judgement of what they mean.
 //
-//	may it run at all? ─► retry( breaker permit( timeout( target call ))) ─► judge ─► Outcome
+//	may it run at all? ─► retry( seat( breaker permit( timeout( target call )))) ─► judge ─► Outcome
 //
 // It guarantees:
 //  1. Every job gets exactly one Outcome, whatever it, the target or a panic does.
-//  2. Every breaker permit is returned, with what the call says of the target.
+//  2. Every seat and every breaker permit is returned, with what the call says
+//     of the target.
 //  3. A job that is expired or cannot be read is never sent.
 //
 // It settles nothing and keeps no jobs; who waits and who runs is the pool's part.
@@ -21,6 +22,7 @@ import (
 
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/retry"
 	"github.com/workerd/workerd/internal/target"
 )
@@ -46,6 +48,7 @@ type Try struct {
 // Deps are a pipeline's collaborators. All are required.
 type Deps struct {
 	Target  target.Target
+	Limiter *limiter.Limiter
 	Breaker *breaker.Breaker
 	Retry   *retry.Loop
 	// OnTry is called after every call, from the job's goroutine. It must not block.
@@ -104,11 +107,11 @@ type attempt struct {
 	cause error // why ctx ended, nil if it did not
 }
 
-// try makes one call if the breaker permits, and tells the retry loop whether
-// another could help.
+// try makes one call if limiter and breaker permit, and tells the retry loop
+// whether another could help.
 func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
 	began := time.Now()
-	permit, err := a.p.deps.Breaker.Acquire(began)
+	seat, permit, err := a.p.enter(began)
 	if err != nil {
 		// A refusal must not hide what the calls before it said.
 		if a.calls == 0 {
@@ -120,7 +123,12 @@ func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
 	a.last = job.Result{Class: job.Panicked}
 	defer func() { // also after a panic: a permit that is kept would wedge the breaker
 		took := time.Since(began)
-		permit.Done(began.Add(took), row(a.last.Class).breaker, a.last.RetryAfter)
+		says := row(a.last.Class)
+		if a.last.Class == job.Throttled && a.last.RetryAfter > 0 {
+			a.p.deps.Limiter.Hold(began, began.Add(took+a.last.RetryAfter))
+		}
+		permit.Done(began.Add(took), says.breaker, a.last.RetryAfter)
+		seat.Done(began.Add(took), says.load)
 		a.p.deps.OnTry(Try{Job: a.job, Result: a.last, Took: took})
 	}()
 	call, cancel := context.WithTimeoutCause(ctx, a.p.cfg.Timeout, job.ErrTryTimeout)
@@ -128,14 +136,39 @@ func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
 	a.last = a.p.deps.Target.Call(call, target.Request{
 		Job: a.job, Pool: a.p.cfg.Pool, Attempt: a.before.Attempts + 1, Try: n, Timeout: a.p.cfg.Timeout,
 	})
+	a.last.RetryAfter = spread(a.last.RetryAfter, rand.Float64())
 	return verdict(a.last)
 }
 
-// refusal is the result of a call the breaker did not permit.
+// enter takes a seat of the limiter and a permit of the breaker, or says who
+// refuses. The caller returns both.
+func (p *Pipeline) enter(now time.Time) (limiter.Seat, breaker.Permit, error) {
+	seat, err := p.deps.Limiter.Acquire(now)
+	if err != nil {
+		return limiter.Seat{}, breaker.Permit{}, err
+	}
+	permit, err := p.deps.Breaker.Acquire(now)
+	if err != nil {
+		seat.Done(now, limiter.Ignored)
+		return limiter.Seat{}, breaker.Permit{}, err
+	}
+	return seat, permit, nil
+}
+
+// spread adds up to a tenth to what a target has asked for, so that not all
+// whom it has told the same come back at the same time.
+func spread(wait time.Duration, u float64) time.Duration {
+	return wait + time.Duration(u*float64(wait/10))
+}
+
+// refusal is the result of a call that limiter or breaker did not permit.
 func refusal(err error) job.Result {
 	r := job.Result{Class: job.Rejected, Reason: job.BreakerOpen, Err: err}
 	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
 		r.RetryAfter = open.RetryAfter
+	}
+	if refused, ok := errors.AsType[*limiter.RefusedError](err); ok {
+		r.Reason, r.RetryAfter = job.Reason(refused.Reason), refused.RetryAfter
 	}
 	return r
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pipeline"
 	"github.com/workerd/workerd/internal/retry"
 	"github.com/workerd/workerd/internal/target"
@@ -31,6 +32,7 @@ func (scripted) Close()                                                  {}
 type kit struct {
 	*pipeline.Pipeline
 	breaker *breaker.Breaker
+	limiter *limiter.Limiter
 
 	mu    sync.Mutex
 	tries []pipeline.Try
@@ -53,7 +55,8 @@ func newKit(call scripted, change func(*pipeline.Config, *breaker.Config)) *kit 
 		}
 		return 0
 	}
-	k.Pipeline = pipeline.New(cfg, pipeline.Deps{Target: call, Breaker: k.breaker, Retry: loop, OnTry: func(t pipeline.Try) {
+	k.limiter = limiter.New(limiter.Config{}.WithDefaults(), limiter.Rate{}, 10)
+	k.Pipeline = pipeline.New(cfg, pipeline.Deps{Target: call, Limiter: k.limiter, Breaker: k.breaker, Retry: loop, OnTry: func(t pipeline.Try) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.tries = append(k.tries, t)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/valve"
 )
 
 // Config of one pool.
@@ -40,6 +41,9 @@ type Config struct {
 	MaxPark time.Duration `yaml:"max_park"`
 	// Redelivery says what happens when an attempt failed.
 	Redelivery Redelivery `yaml:"redelivery"`
+	// Valve pauses the pool when too many of its last jobs became dead letters
+	// because the target says they can never succeed.
+	Valve valve.Config `yaml:"valve"`
 	// OnExpired: dead_letter or drop a job whose deadline passed before it
 	// could start. Default: dead_letter.
 	OnExpired string `yaml:"on_expired"`
@@ -87,6 +91,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&r.MaxAge, 24*time.Hour)
 	setDefault(&r.MaxDeferrals, 1000)
 	setDefault(&r.MaxCrashes, 3)
+	c.Valve = c.Valve.WithDefaults()
 	return c
 }
 
@@ -138,6 +143,7 @@ func (c Config) Validate(problem func(field, message string)) {
 	report("redelivery.max_age", outside(r.MaxAge, time.Second, 365*24*time.Hour))
 	report("redelivery.max_deferrals", outside(r.MaxDeferrals, 1, 1_000_000))
 	report("redelivery.max_crashes", outside(r.MaxCrashes, 1, 100))
+	c.Valve.Validate(func(field, message string) { problem("valve."+field, message) })
 }
 
 // outside says what is wrong with v, "" if nothing is. It is written so that

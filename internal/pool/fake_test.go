@@ -208,7 +208,7 @@ func (g *gate) set(h pool.Hold) {
 	g.changed = make(chan struct{})
 }
 
-func (g *gate) Credit(time.Time) pool.Hold {
+func (g *gate) Credit(time.Time, int) pool.Hold {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.hold

@@ -42,74 +42,102 @@ func (i intake) Returned(n int) {
 
 // watchGate regulates the pool whenever a gate's answer may have changed.
 func (p *Pool) watchGate(ctx context.Context, g Gate) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
 		changed := g.Changed()
-		hold := p.regulate(time.Now())
-		timer.Stop()
-		if !hold.Until.IsZero() {
-			timer.Reset(time.Until(hold.Until))
-		}
+		p.regulate(time.Now())
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-timer.C:
 		}
 	}
 }
 
+// soonest is the least time between two looks at a gate whose answer changes
+// with time: a rate of many calls per second is served in small lots.
+const soonest = time.Millisecond
+
+// watchClock regulates the pool when the time has come that a gate has named.
+func (p *Pool) watchClock(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Stop()
+		if until := p.until(); !until.IsZero() {
+			timer.Reset(max(soonest, time.Until(until)))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.rearm:
+		case <-timer.C:
+			p.regulate(time.Now())
+		}
+	}
+}
+
+func (p *Pool) until() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hold.Until
+}
+
 // regulate asks the gates, sets how many may run and asks for as many jobs as
-// may start. It returns the answer of the strictest gate.
-func (p *Pool) regulate(now time.Time) Hold {
-	hold := p.strictest(now)
+// may start.
+func (p *Pool) regulate(now time.Time) {
+	hold, inFlight := p.strictest(now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopping {
-		return p.hold
+		return
 	}
-	p.setHold(hold, now)
-	p.setLimit(p.limitFor(hold))
+	p.setHold(hold, inFlight, now)
+	p.setLimit(p.limitFor(hold, inFlight))
 	if hold.Credit == 0 && hold.Until.Sub(now) > p.cfg.MaxPark {
 		p.deferWaiting(hold.Until.Sub(now), job.Reason(hold.Reason))
 	}
 	p.request()
-	return hold
 }
 
 // strictest is the answer of the gate that lets the fewest jobs through, of
 // several closed ones that of the last to open.
-func (p *Pool) strictest(now time.Time) Hold {
-	hold := Hold{Credit: Unlimited}
+func (p *Pool) strictest(now time.Time) (hold Hold, inFlight int) {
+	inFlight = p.bulkhead.Stats().InFlight
+	hold = Hold{Credit: Unlimited}
 	for _, g := range p.deps.Gates {
-		h := g.Credit(now)
-		if h.Credit < hold.Credit || h.Credit == 0 && h.Until.After(hold.Until) {
+		if h := g.Credit(now, inFlight); h.stricter(hold) {
 			hold = h
 		}
 	}
-	return hold
+	return hold, inFlight
 }
 
 // limitFor translates a gate's answer into how many jobs may run at once.
-func (p *Pool) limitFor(hold Hold) int {
-	switch hold.Credit {
-	case 0, Unlimited:
-		return min(hold.Credit, p.cfg.Concurrency)
+func (p *Pool) limitFor(hold Hold, inFlight int) int {
+	switch {
+	case hold.Credit == Unlimited:
+		return p.cfg.Concurrency
+	case hold.Holds(inFlight):
+		return 0
 	}
-	return min(p.cfg.Concurrency, p.bulkhead.Stats().InFlight+hold.Credit)
+	return min(p.cfg.Concurrency, inFlight+hold.Credit)
 }
 
 // setHold notes why nothing starts. The caller holds mu.
-func (p *Pool) setHold(hold Hold, now time.Time) {
-	if hold.Credit > 0 {
-		p.hold, p.heldSince = hold, time.Time{}
-		return
-	}
-	if p.heldSince.IsZero() {
-		p.heldSince = now
+func (p *Pool) setHold(hold Hold, inFlight int, now time.Time) {
+	if !hold.Until.Equal(p.hold.Until) {
+		select {
+		case p.rearm <- struct{}{}:
+		default: // it has not looked since the last time
+		}
 	}
 	p.hold = hold
+	switch {
+	case !hold.Holds(inFlight):
+		p.heldSince = time.Time{}
+	case p.heldSince.IsZero():
+		p.heldSince = now
+	}
 }
 
 // setLimit is called with mu held.

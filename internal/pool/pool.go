@@ -62,21 +62,44 @@ type Hold struct {
 	// Credit is the number of further jobs that may start; Unlimited if this
 	// gate holds nothing back.
 	Credit int
-	// Reason for a Credit of 0, from the closed set of HoldReasons.
+	// Reason for the Credit, from the closed set of HoldReasons; "" if it is
+	// Unlimited.
 	Reason string
 	// Until is when to ask again. Zero: when Changed says so.
 	Until time.Time
+	// Full: the Credit is used up by jobs that run; others start as they end.
+	Full bool
+}
+
+// Holds tells whether a pool in which so many jobs run is kept from working,
+// and not only from working more.
+func (h Hold) Holds(inFlight int) bool { return h.Credit == 0 && !(h.Full && inFlight > 0) }
+
+// stricter tells whether h decides in the presence of other.
+func (h Hold) stricter(other Hold) bool {
+	switch {
+	case h.Credit != other.Credit:
+		return h.Credit < other.Credit
+	case h.Credit > 0:
+		return false
+	case h.Full != other.Full:
+		return other.Full
+	}
+	return h.Until.After(other.Until)
 }
 
 // Unlimited is the credit of an open gate.
 const Unlimited = math.MaxInt
 
 // HoldReasons are all reasons for which a pool may be held.
-func HoldReasons() []string { return []string{"breaker", "throttled", "draining"} }
+func HoldReasons() []string {
+	return []string{"breaker", "throttled", "limit", "ramp", "rate_limit", "valve", "pressure", "paused", "draining"}
+}
 
 // Gate holds jobs back while they could not succeed.
 type Gate interface {
-	Credit(now time.Time) Hold
+	// Credit is asked for a pool in which inFlight jobs run.
+	Credit(now time.Time, inFlight int) Hold
 	// Changed is closed at the next change of the answer.
 	Changed() <-chan struct{}
 }
@@ -120,6 +143,7 @@ type Pool struct {
 	work     context.Context // of the jobs; set by Run before any delivery
 	draining chan struct{}   // closed when the fetch context ends
 	released chan struct{}   // closed when nothing unstarted is left
+	rearm    chan struct{}   // nudges watchClock
 	jobs     sync.WaitGroup
 
 	mu        sync.Mutex // guards all below
@@ -143,6 +167,7 @@ func New(name string, cfg Config, deps Deps) *Pool {
 		bulkhead: bulkhead.New(cfg.Concurrency),
 		draining: make(chan struct{}),
 		released: make(chan struct{}),
+		rearm:    make(chan struct{}, 1),
 		held:     make(map[*held]struct{}),
 		limit:    cfg.Concurrency,
 	}
@@ -158,6 +183,7 @@ func (p *Pool) Run(fetch, work context.Context) {
 	keep, stopKeeping := context.WithCancel(context.WithoutCancel(work))
 	var background sync.WaitGroup
 	background.Go(func() { p.keepAlive(keep) })
+	background.Go(func() { p.watchClock(fetch) })
 	for _, g := range p.deps.Gates {
 		background.Go(func() { p.watchGate(fetch, g) })
 	}
@@ -187,7 +213,7 @@ func (p *Pool) beginStop() {
 	p.mu.Lock()
 	p.stopping = true
 	close(p.draining)
-	p.setHold(Hold{Reason: "draining"}, time.Now())
+	p.setHold(Hold{Reason: "draining"}, 0, time.Now())
 	p.setLimit(0)
 	p.mu.Unlock()
 }

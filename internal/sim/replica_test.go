@@ -13,7 +13,9 @@ import (
 	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/gate"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pipeline"
 	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/queue"
@@ -87,7 +89,12 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 		Target: name, Stream: "JOBS", Concurrency: sh.concurrency, Prefetch: sh.prefetch, AckWait: sh.ackWait,
 		Redelivery: pool.Redelivery{MaxAttempts: maxAttempts, InitialBackoff: 500 * time.Millisecond, MaxBackoff: 20 * time.Second, Multiplier: 2},
 	}.WithDefaults()
-	guard := breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: 8 * time.Second, ProbeTimeout: 10 * time.Second}.WithDefaults(), nil)
+	limits := limiter.New(limiter.Config{}.WithDefaults(), limiter.Rate{}, sh.concurrency)
+	guard := breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: 8 * time.Second, ProbeTimeout: 10 * time.Second}.WithDefaults(), func(c breaker.Change) {
+		if c.To != breaker.Closed {
+			limits.Outage(time.Now())
+		}
+	})
 	again := retry.New(retry.Config{})
 	again.RetryAfter = func() time.Duration {
 		if credit, until := guard.Credit(time.Now()); credit == 0 {
@@ -102,9 +109,9 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 				MaxAttempts: cfg.Redelivery.MaxAttempts, MaxDeferrals: 1000, MaxCrashes: 3, MaxAge: 24 * time.Hour,
 				Backoff: retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
 			},
-		}, pipeline.Deps{Target: door{r.w.down, r, n}, Breaker: guard, Retry: again, OnTry: func(pipeline.Try) {}}),
+		}, pipeline.Deps{Target: door{r.w.down, r, n}, Limiter: limits, Breaker: guard, Retry: again, OnTry: func(pipeline.Try) {}}),
 		DeadLetters: dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name),
-		Ledger:      ledger, Gates: []pool.Gate{gate{guard}}, Report: r.report,
+		Ledger:      ledger, Gates: []pool.Gate{gate.Breaker(guard), gate.Limiter(limits)}, Report: r.report,
 	}
 	var used []job.Priority
 	for p := range job.Priority(job.Priorities) {
@@ -119,19 +126,6 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 	deps.Shares = shed.Config{}.WithDefaults().For(used)
 	return pool.New(name, cfg, deps)
 }
-
-type gate struct{ b *breaker.Breaker }
-
-func (g gate) Credit(now time.Time) pool.Hold {
-	n, until := g.b.Credit(now)
-	h := pool.Hold{Credit: n, Until: until}
-	if n == 0 {
-		h.Reason = "breaker"
-	}
-	return h
-}
-
-func (g gate) Changed() <-chan struct{} { return g.b.Changed() }
 
 func (r *replica) report(p pool.Report) {
 	r.mu.Lock()
