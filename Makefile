@@ -95,7 +95,7 @@ bench: ## Run the benchmarks: BENCH=pattern BENCHTIME=1s COUNT=1
 sim: ## Simulate about a million jobs and thousands of faults, in two processes
 	@mkdir -p bin && $(GO) test -c -o bin/sim.test ./internal/sim
 	@cd internal/sim && for first in 1 1000001; do \
-		SIM_FIRST=$$first SIM_JOBS=$(SIM_JOBS) ../../bin/sim.test -test.v -test.timeout 60m >../../bin/sim.$$first.log 2>&1 & pids="$$pids $$!"; \
+		SIM_FIRST=$$first SIM_JOBS=$(SIM_JOBS) ../../bin/sim.test -test.v -test.run TestSim -test.timeout 60m >../../bin/sim.$$first.log 2>&1 & pids="$$pids $$!"; \
 	done; failed=0; for pid in $$pids; do wait $$pid || failed=1; done; \
 	grep -h 'jobs, \|^--- \|SIM_SEED' ../../bin/sim.*.log | cut -c1-300 | tail -n 20; exit $$failed
 

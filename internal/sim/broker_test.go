@@ -3,31 +3,77 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
-// broker is a real nats-server that listens nowhere and can be restarted.
-type broker struct {
+// broker is what replicas get their jobs from: the model, or the real one.
+type broker interface {
+	nats.InProcessConnProvider
+	restart(ctx context.Context, down time.Duration)
+	// store a job; an error means that it may or may not be there.
+	store(ctx context.Context, m *nats.Msg) error
+	// left is how many jobs are in the stream.
+	left(ctx context.Context) (int, error)
+	letters(ctx context.Context) ([]letter, error)
+	// limitLetters lets the stream of dead letters refuse further ones, or not.
+	limitLetters(ctx context.Context, full bool) error
+	deleteConsumer(ctx context.Context, name string) error
+	stop()
+}
+
+// letter is a dead letter.
+type letter struct {
+	header  nats.Header
+	payload []byte
+}
+
+const (
+	jobStream    = "JOBS"
+	letterStream = "WORKERD_DLQ"
+)
+
+// realBroker is a real nats-server that listens nowhere and can be restarted,
+// and a client of it whose connection nobody disturbs.
+type realBroker struct {
 	t   *testing.T
 	dir string
+	nc  *nats.Conn
+	js  jetstream.JetStream
 
 	mu sync.Mutex
 	s  *server.Server // nil while it is down
 }
 
-func newBroker(t *testing.T, dir string) *broker {
-	b := &broker{t: t, dir: dir}
+func newRealBroker(t *testing.T, dir string) *realBroker {
+	b := &realBroker{t: t, dir: dir}
 	b.start()
+	b.nc, b.js = connect(t, b)
 	return b
 }
 
-func (b *broker) start() {
+// connect returns a plain client.
+func connect(t *testing.T, to nats.InProcessConnProvider) (*nats.Conn, jetstream.JetStream) {
+	nc, err := nats.Connect("nats://sim", nats.InProcessServer(to), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
+		nats.RetryOnFailedConnect(true), nats.ReconnectJitter(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc, js
+}
+
+func (b *realBroker) start() {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "sim", DontListen: true, NoSigs: true, NoLog: true, JetStream: true, StoreDir: b.dir,
 		JetStreamMaxMemory: 1 << 30, JetStreamMaxStore: 8 << 30, MaxPayload: 8 << 20, DisableJetStreamBanner: true,
@@ -44,7 +90,13 @@ func (b *broker) start() {
 	b.mu.Unlock()
 }
 
-func (b *broker) stop() {
+// stop ends it for good.
+func (b *realBroker) stop() {
+	b.nc.Close()
+	b.shutdown()
+}
+
+func (b *realBroker) shutdown() {
 	b.mu.Lock()
 	s := b.s
 	b.s = nil
@@ -55,9 +107,8 @@ func (b *broker) stop() {
 	}
 }
 
-// restart leaves the broker down for a while.
-func (b *broker) restart(ctx context.Context, down time.Duration) {
-	b.stop()
+func (b *realBroker) restart(ctx context.Context, down time.Duration) {
+	b.shutdown()
 	pause(ctx, down)
 	b.start()
 }
@@ -65,7 +116,7 @@ func (b *broker) restart(ctx context.Context, down time.Duration) {
 var errDown = errors.New("broker is down")
 
 // InProcessConn implements nats.InProcessConnProvider.
-func (b *broker) InProcessConn() (net.Conn, error) {
+func (b *realBroker) InProcessConn() (net.Conn, error) {
 	b.mu.Lock()
 	s := b.s
 	b.mu.Unlock()
@@ -75,77 +126,128 @@ func (b *broker) InProcessConn() (net.Conn, error) {
 	return s.InProcessConn()
 }
 
-// link is a replica's way to the broker, which can fail in several ways.
-type link struct {
-	to *broker
-
-	mu   sync.Mutex
-	dead bool // for good: the replica has crashed
-	conn *linkConn
+func (b *realBroker) store(ctx context.Context, m *nats.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := b.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(1))
+	return err
 }
 
-// InProcessConn implements nats.InProcessConnProvider.
-func (l *link) InProcessConn() (net.Conn, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.dead {
-		return nil, errDown
+func (b *realBroker) left(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s, err := b.js.Stream(ctx, jobStream)
+	if err != nil {
+		return 0, err
 	}
-	c, err := l.to.InProcessConn()
+	return int(s.CachedInfo().State.Msgs), nil
+}
+
+func (b *realBroker) letters(ctx context.Context) (all []letter, err error) {
+	s, err := b.js.Stream(ctx, letterStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	l.conn = &linkConn{Conn: c}
-	return l.conn, nil
-}
-
-// cut breaks the connection; both ends notice.
-func (l *link) cut() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn != nil {
-		_ = l.conn.Close() // that is the point
+	for seq := uint64(1); seq <= s.CachedInfo().State.LastSeq; seq++ {
+		m, err := s.GetMsg(ctx, seq)
+		if err != nil {
+			return nil, fmt.Errorf("dead letter %d: %w", seq, err)
+		}
+		all = append(all, letter{m.Header, m.Data})
 	}
+	return all, nil
 }
 
-// silence leaves the connection half open: nothing arrives any more, either
-// way, and nobody is told.
-func (l *link) silence() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn != nil {
-		l.conn.silent.Store(true)
+func (b *realBroker) limitLetters(ctx context.Context, full bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s, err := b.js.Stream(ctx, letterStream)
+	if err != nil {
+		return err
 	}
+	cfg := s.CachedInfo().Config
+	if cfg.MaxMsgs = -1; full { // a lower limit would throw some away
+		cfg.MaxMsgs = max(1, int64(s.CachedInfo().State.Msgs))
+	}
+	_, err = b.js.UpdateStream(ctx, cfg)
+	return err
 }
 
-// kill cuts the connection for good.
-func (l *link) kill() {
-	l.mu.Lock()
-	l.dead = true
-	l.mu.Unlock()
-	l.cut()
+func (b *realBroker) deleteConsumer(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return b.js.DeleteConsumer(ctx, jobStream, name)
 }
 
-// linkConn is one connection of a link.
-type linkConn struct {
-	net.Conn
-	silent atomic.Bool
-}
-
-// Read discards what arrives on a silent connection.
-func (c *linkConn) Read(p []byte) (int, error) {
-	for {
-		n, err := c.Conn.Read(p)
-		if err != nil || !c.silent.Load() {
-			return n, err
+func (f *fake) store(_ context.Context, m *nats.Msg) error {
+	header := []byte("NATS/1.0\r\n")
+	for key, values := range m.Header {
+		for _, v := range values {
+			header = fmt.Appendf(header, "%s: %s\r\n", key, v)
 		}
 	}
+	header = append(header, "\r\n"...)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[jobStream]
+	if !f.up || s == nil || f.in(noLeader) {
+		return errDown
+	}
+	s.put(message{subject: m.Subject, header: header, data: m.Data})
+	return nil
 }
 
-// Write loses what is sent on a silent connection.
-func (c *linkConn) Write(p []byte) (int, error) {
-	if c.silent.Load() {
-		return len(p), nil
+func (f *fake) left(context.Context) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.streams[jobStream]; s != nil {
+		return len(s.msgs), nil
 	}
-	return c.Conn.Write(p)
+	return 0, errDown
+}
+
+func (f *fake) letters(context.Context) (all []letter, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[letterStream]
+	if s == nil {
+		return nil, nil
+	}
+	for seq := uint64(1); seq <= s.last; seq++ {
+		m, ok := s.msgs[seq]
+		if !ok {
+			return nil, fmt.Errorf("dead letter %d is gone", seq)
+		}
+		h, err := nats.DecodeHeadersMsg(m.header)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, letter{h, m.data})
+	}
+	return all, nil
+}
+
+func (f *fake) limitLetters(_ context.Context, full bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[letterStream]
+	if s == nil {
+		return errDown
+	}
+	if s.cfg.MaxMsgs = -1; full {
+		s.cfg.MaxMsgs = max(1, len(s.msgs))
+	}
+	return nil
+}
+
+func (f *fake) deleteConsumer(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.streams[jobStream]; s != nil {
+		s.deleteConsumer(name)
+	}
+	return nil
 }

@@ -2,13 +2,10 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/workerd/workerd/internal/job"
 )
@@ -19,11 +16,9 @@ const ambiguity = 3 * time.Second
 
 // heal waits until the stream is empty, with nothing going wrong any more.
 func (w *world) heal(ctx context.Context) {
-	nc, js := w.client()
-	defer nc.Close()
 	deadline := time.Now().Add(w.shape.ackWait + 6*time.Minute)
 	for {
-		left, err := leftIn(ctx, js, "JOBS")
+		left, err := w.broker.left(ctx)
 		if err == nil && left == 0 {
 			return
 		}
@@ -35,19 +30,9 @@ func (w *world) heal(ctx context.Context) {
 	}
 }
 
-func leftIn(ctx context.Context, js jetstream.JetStream, stream string) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	s, err := js.Stream(ctx, stream)
-	if err != nil {
-		return 0, err
-	}
-	return s.CachedInfo().State.Msgs, nil
-}
-
 func (w *world) fail(format string, args ...any) {
 	w.t.Helper()
-	w.t.Errorf("SIM_SEED=%d: %s", w.seed, fmt.Sprintf(format, args...))
+	w.t.Errorf("SIM_SEED=%d SIM_LAYER=%s: %s", w.seed, w.layer, fmt.Sprintf(format, args...))
 }
 
 // check looks at the books once everything has ended.
@@ -245,26 +230,15 @@ func (w *world) story(id string) string {
 
 // deadLetters counts them by job.
 func (w *world) deadLetters(ctx context.Context) map[string]int {
-	nc, js := w.client()
-	defer nc.Close()
 	dead := map[string]int{}
-	s, err := js.Stream(ctx, "WORKERD_DLQ")
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return dead
-	}
+	letters, err := w.broker.letters(ctx)
 	if err != nil {
 		w.fail("dead letters: %v", err)
-		return dead
 	}
-	for seq := uint64(1); seq <= s.CachedInfo().State.LastSeq; seq++ {
-		m, err := s.GetMsg(ctx, seq)
-		if err != nil {
-			w.fail("dead letter %d: %v", seq, err)
-			continue
-		}
-		id := string(m.Data)
+	for _, l := range letters {
+		id := string(l.payload)
 		dead[id]++
-		if reason := job.Reason(m.Header.Get(job.HeaderDLQReason)); !slices.Contains(job.Reasons(), reason) {
+		if reason := job.Reason(l.header.Get(job.HeaderDLQReason)); !slices.Contains(job.Reasons(), reason) {
 			w.fail("%s is dead for %q", id, reason)
 		}
 	}

@@ -31,12 +31,24 @@ func (w *world) happen(ctx context.Context, n int) {
 		"broker restart", "cut", "silence", "crash", "drain", "outage", "hang", "consumer deleted", "cut", "crash", "drain",
 		"cut, then drain", "hang, then drain", "dead letters full",
 	}
+	if w.layer == fakeLayer {
+		kinds = append(kinds, "broker killed", string(noLeader), string(lostConfirmations), string(lostRequests))
+	}
 	kind := kinds[w.seed.between(0, len(kinds)-1, n, "kind")]
 	w.note("fault %s, replica %d", kind, r.id)
 	switch kind {
 	case "broker restart":
 		began := time.Now()
 		w.broker.restart(ctx, w.seed.span(10*time.Millisecond, 15*time.Second, n, "down"))
+		w.rememberSince(began, kind, nil)
+	case "broker killed":
+		began := time.Now()
+		w.broker.(*fake).kill(ctx, w.seed.span(10*time.Millisecond, 5*time.Second, n, "down"), w.seed.span(0, longestForgotten, n, "forgotten"))
+		w.rememberSince(began, kind, nil)
+	case string(noLeader), string(lostConfirmations), string(lostRequests):
+		began, lasts := time.Now(), w.seed.span(100*time.Millisecond, 8*time.Second, n, "trouble")
+		w.broker.(*fake).begin(trouble(kind), lasts)
+		pause(ctx, lasts)
 		w.rememberSince(began, kind, nil)
 	case "cut":
 		w.remember(kind, r)
@@ -80,39 +92,22 @@ func (w *world) drain(r *replica, patience time.Duration) {
 }
 
 func (w *world) deleteConsumer(ctx context.Context, n int) {
-	nc, js := w.client()
-	defer nc.Close()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	name := "pool0-" + priorities()[w.seed.between(0, 3, n, "consumer")]
-	if err := js.DeleteConsumer(ctx, "JOBS", name); err != nil {
+	if err := w.broker.deleteConsumer(ctx, name); err != nil {
 		w.note("consumer %s was not deleted: %v", name, err)
 	}
 }
 
 // fillDeadLetters lets the stream of dead letters refuse further ones for a
-// while.
+// while. If there is none, nothing can be full.
 func (w *world) fillDeadLetters(ctx context.Context, lasts time.Duration) {
-	nc, js := w.client()
-	defer nc.Close()
-	limit := func(full bool) {
-		try, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		s, err := js.Stream(try, "WORKERD_DLQ")
-		if err != nil {
-			return // nothing is there to be full
-		}
-		cfg := s.CachedInfo().Config
-		if cfg.MaxMsgs = -1; full { // a lower limit would throw some away
-			cfg.MaxMsgs = max(1, int64(s.CachedInfo().State.Msgs))
-		}
-		if _, err := js.UpdateStream(try, cfg); err != nil {
-			w.note("the limit of the dead letters was not set: %v", err)
-		}
+	if err := w.broker.limitLetters(ctx, true); err != nil {
+		w.note("the limit of the dead letters was not set: %v", err)
 	}
-	limit(true)
 	pause(ctx, lasts)
-	limit(false)
+	for ctx.Err() == nil && w.broker.limitLetters(ctx, false) != nil {
+		pause(ctx, time.Second)
+	}
 }
 
 func (w *world) alive() (list []*replica) {

@@ -14,8 +14,11 @@ import (
 	"github.com/nats-io/nats-server/v2/server/ats"
 )
 
-// usual is how many jobs are simulated if SIM_JOBS does not say.
-const usual = 6_000
+// usual is how many jobs are simulated in a layer if SIM_JOBS does not say.
+func (l layer) usual() int { return map[layer]int{fakeLayer: 4_000, realLayer: 1_500}[l] }
+
+// costs says to how many jobs with the model one is like.
+func (l layer) costs() int { return map[layer]int{fakeLayer: 1, realLayer: 10}[l] }
 
 // many jobs are enough for everything to happen that happens sometimes.
 const many = 100_000
@@ -40,17 +43,26 @@ func TestSim_nothingIsLostAndWhatIsDoneTwiceIsExplained(t *testing.T) {
 	// moving: a channel of its own package. Outside it is out of the way.
 	ats.Register()
 	t.Cleanup(ats.Unregister)
+	for _, l := range layers() {
+		if only := os.Getenv("SIM_LAYER"); only == "" || only == string(l) {
+			t.Run(string(l), func(t *testing.T) { simulate(t, l) })
+		}
+	}
+}
+
+func simulate(t *testing.T, l layer) {
 	if only := number(t, "SIM_SEED", 0); only > 0 {
-		report(t, scenario(t, seed(only)))
+		report(t, scenario(t, l, seed(only)))
 		return
 	}
 	var total tally
-	for s := seed(number(t, "SIM_FIRST", 1)); total.jobs < number(t, "SIM_JOBS", usual) && !t.Failed(); s++ {
-		total.add(scenario(t, s))
-		// The client library keeps timers for reuse, which must not get from one
-		// bubble into another. Pools are empty after two collections.
-		runtime.GC()
-		runtime.GC()
+	want := number(t, "SIM_JOBS", 0) / l.costs()
+	if want == 0 {
+		want = l.usual()
+	}
+	for s := seed(number(t, "SIM_FIRST", 1)); total.jobs < want && !t.Failed(); s++ {
+		total.add(scenario(t, l, s))
+		forgetTimers()
 	}
 	report(t, total)
 	if total.jobs >= many {
@@ -87,10 +99,10 @@ func report(t *testing.T, seen tally) {
 }
 
 // scenario runs a world in a bubble of its own.
-func scenario(t *testing.T, s seed) (seen tally) {
+func scenario(t *testing.T, l layer, s seed) (seen tally) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, s, dir)
+		w := newWorld(t, l, s, dir)
 		defer func() {
 			if t.Failed() {
 				t.Logf("SIM_SEED=%d %+v\n%s", s, w.shape, w.history.String())
@@ -113,4 +125,12 @@ func scenario(t *testing.T, s seed) (seen tally) {
 		w.broker.stop()
 	})
 	return seen
+}
+
+// forgetTimers empties the pools of the client library, which keeps timers for
+// reuse: they must not get from one bubble into another. Pools are empty after
+// two collections.
+func forgetTimers() {
+	runtime.GC()
+	runtime.GC()
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // seed decides everything in a scenario.
@@ -45,7 +44,8 @@ type world struct {
 	log     *slog.Logger
 	history lockedText
 
-	broker *broker
+	layer  layer
+	broker broker
 	down   *downstream
 	shape  shape
 
@@ -104,10 +104,12 @@ func (l *lockedText) String() string {
 	return string(l.lines)
 }
 
-func newWorld(t *testing.T, s seed, dir string) *world {
-	w := &world{t: t, seed: s, began: time.Now(), acked: make(map[string]bool), shape: shapeOf(s)}
+func newWorld(t *testing.T, l layer, s seed, dir string) *world {
+	w := &world{t: t, layer: l, seed: s, began: time.Now(), acked: make(map[string]bool), shape: shapeOf(s)}
 	w.log = slog.New(slog.NewTextHandler(&w.history, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: w.shortTime}))
-	w.broker = newBroker(t, dir)
+	if w.broker = newFake(s); l == realLayer {
+		w.broker = newRealBroker(t, dir)
+	}
 	w.down = newDownstream(w)
 	return w
 }
@@ -131,8 +133,6 @@ func priorities() []string { return []string{"critical", "high", "normal", "low"
 // publish sends all jobs over the length of the scenario. A job counts once
 // the stream has acknowledged it; it is sent again until that.
 func (w *world) publish(ctx context.Context) {
-	nc, js := w.client()
-	defer nc.Close()
 	gap := w.shape.length / time.Duration(w.shape.jobs)
 	burst := w.seed.between(1, 200, "burst")
 	next := time.NewTimer(0)
@@ -146,25 +146,22 @@ func (w *world) publish(ctx context.Context) {
 		}
 		var sending sync.WaitGroup
 		for k := i; k < min(i+burst, w.shape.jobs); k++ {
-			sending.Go(func() { w.send(ctx, js, k) })
+			sending.Go(func() { w.send(ctx, k) })
 		}
 		sending.Wait()
 		next.Reset(gap * time.Duration(burst))
 	}
 }
 
-func (w *world) send(ctx context.Context, js jetstream.JetStream, n int) {
+func (w *world) send(ctx context.Context, n int) {
 	id := fmt.Sprintf("job-%d", n)
 	pool := w.seed.between(0, w.shape.pools-1, id, "pool")
 	msg := &nats.Msg{
 		Subject: subject(pool, priorities()[w.seed.between(0, 3, id, "priority")]),
-		Data:    []byte(id),
+		Data:    []byte(id), Header: nats.Header{"Nats-Msg-Id": {id}},
 	}
 	for ctx.Err() == nil {
-		try, cancel := context.WithTimeout(ctx, 5*time.Second)
-		_, err := js.PublishMsg(try, msg, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(1))
-		cancel()
-		if err == nil {
+		if w.broker.store(ctx, msg) == nil {
 			w.mu.Lock()
 			w.acked[id] = true
 			w.mu.Unlock()
@@ -172,20 +169,6 @@ func (w *world) send(ctx context.Context, js jetstream.JetStream, n int) {
 		}
 		pause(ctx, 200*time.Millisecond)
 	}
-}
-
-// client is a plain client of the broker whose connection nobody disturbs.
-func (w *world) client() (*nats.Conn, jetstream.JetStream) {
-	nc, err := nats.Connect("nats://sim", nats.InProcessServer(w.broker), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond),
-		nats.RetryOnFailedConnect(true), nats.ReconnectJitter(0, 0))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return nc, js
 }
 
 func pause(ctx context.Context, d time.Duration) {

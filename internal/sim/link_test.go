@@ -1,0 +1,82 @@
+package sim
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// link is a replica's way to the broker, which can fail in several ways.
+type link struct {
+	to broker
+
+	mu   sync.Mutex
+	dead bool // for good: the replica has crashed
+	conn *linkConn
+}
+
+// InProcessConn implements nats.InProcessConnProvider.
+func (l *link) InProcessConn() (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
+		return nil, errDown
+	}
+	c, err := l.to.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	l.conn = &linkConn{Conn: c}
+	return l.conn, nil
+}
+
+// cut breaks the connection; both ends notice.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		_ = l.conn.Close() // that is the point
+	}
+}
+
+// silence leaves the connection half open: nothing arrives any more, either
+// way, and nobody is told.
+func (l *link) silence() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		l.conn.silent.Store(true)
+	}
+}
+
+// kill cuts the connection for good.
+func (l *link) kill() {
+	l.mu.Lock()
+	l.dead = true
+	l.mu.Unlock()
+	l.cut()
+}
+
+// linkConn is one connection of a link.
+type linkConn struct {
+	net.Conn
+	silent atomic.Bool
+}
+
+// Read discards what arrives on a silent connection.
+func (c *linkConn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(p)
+		if err != nil || !c.silent.Load() {
+			return n, err
+		}
+	}
+}
+
+// Write loses what is sent on a silent connection.
+func (c *linkConn) Write(p []byte) (int, error) {
+	if c.silent.Load() {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
