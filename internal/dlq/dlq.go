@@ -1,7 +1,9 @@
-// Package dlq keeps the jobs that will not be tried again.
+// Package dlq keeps the jobs that will not be tried again, and brings them back
+// when somebody says so.
 //
 // A dead letter is the job as it was published, with the reason and its origin
-// in headers, in a stream of its own.
+// in headers, in a stream of its own. A Store writes letters, for the daemon; a
+// Box reads, replays, removes, exports and imports them, for people.
 //
 // Guarantees:
 //  1. Put returns without error only once the dead-letter stream has the letter
@@ -12,6 +14,10 @@
 //     under another name.
 //  4. Nothing is left behind for later: while the broker is away nothing is
 //     sent, so no letter turns up for a job that was done meanwhile.
+//  5. A replay removes the letter once the job's stream has the job on record,
+//     and no sooner. Cut short and done again it is still one job, within the
+//     duplicate window of that stream.
+//  6. Neither a job nor a letter can command the broker by what it carries.
 //
 // A job whose letter cannot be stored stays where it is; that is pool's part.
 package dlq
@@ -138,18 +144,19 @@ func (s *Store) header(j *job.Job, o job.Outcome, r job.Record) nats.Header {
 		attempts++
 	}
 	for key, value := range map[string]string{
-		job.HeaderDLQReason:     string(o.Reason),
-		job.HeaderDLQError:      printable(text),
-		job.HeaderDLQSubject:    j.Subject,
-		job.HeaderDLQStream:     j.Stream,
-		job.HeaderDLQSequence:   strconv.FormatUint(j.Sequence, 10),
-		job.HeaderDLQAttempts:   strconv.Itoa(attempts),
-		job.HeaderDLQDeliveries: strconv.Itoa(j.Deliveries),
-		job.HeaderDLQEnqueued:   j.Enqueued.UTC().Format(time.RFC3339Nano),
-		job.HeaderDLQAt:         time.Now().UTC().Format(time.RFC3339Nano),
-		job.HeaderDLQLastStatus: strconv.Itoa(o.Last.Status),
-		job.HeaderDLQPool:       s.pool,
-		job.HeaderDLQTarget:     s.target,
+		job.HeaderDLQReason:      string(o.Reason),
+		job.HeaderDLQError:       printable(text),
+		job.HeaderDLQFingerprint: Fingerprint(string(o.Reason), printable(text)),
+		job.HeaderDLQSubject:     j.Subject,
+		job.HeaderDLQStream:      j.Stream,
+		job.HeaderDLQSequence:    strconv.FormatUint(j.Sequence, 10),
+		job.HeaderDLQAttempts:    strconv.Itoa(attempts),
+		job.HeaderDLQDeliveries:  strconv.Itoa(j.Deliveries),
+		job.HeaderDLQEnqueued:    j.Enqueued.UTC().Format(time.RFC3339Nano),
+		job.HeaderDLQAt:          time.Now().UTC().Format(time.RFC3339Nano),
+		job.HeaderDLQLastStatus:  strconv.Itoa(o.Last.Status),
+		job.HeaderDLQPool:        s.pool,
+		job.HeaderDLQTarget:      s.target,
 	} {
 		h[key] = []string{value}
 	}

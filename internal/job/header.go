@@ -52,6 +52,9 @@ const (
 const (
 	HeaderDLQReason = "Workerd-Dlq-Reason"
 	HeaderDLQError  = "Workerd-Dlq-Error"
+	// HeaderDLQFingerprint names the cause: the same for errors that differ only
+	// in numbers, ids and the like.
+	HeaderDLQFingerprint = "Workerd-Dlq-Fingerprint"
 	// HeaderDLQHistory has a value for each of the last few attempts before, the
 	// oldest first.
 	HeaderDLQHistory    = "Workerd-Dlq-History"
@@ -68,4 +71,6 @@ const (
 	// HeaderOrigPrefix precedes the job's own Nats-* headers in a dead
 	// letter, where they must not act on the broker.
 	HeaderOrigPrefix = "Workerd-Orig-"
+	// HeaderDLQPrefix is that of everything said about a dead letter.
+	HeaderDLQPrefix = "Workerd-Dlq-"
 )
