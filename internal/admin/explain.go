@@ -34,6 +34,8 @@ func (p *Pool) sentence(t *Target, now time.Time) string {
 		return join(held+p.Target+" has asked for time (Retry-After)", until(p.Until, now), stays)
 	case "rate_limit":
 		return join(held+"the rate limit of "+p.Target+" is used up", upcoming("goes on", p.Until, now, "goes on by itself"), stays)
+	case "stalled":
+		return join(held+p.Target+" has stopped answering", upcoming("tries one call more", p.Until, now, "goes on as soon as it answers"), stays)
 	case "limit", "ramp":
 		return join(held+p.Target+" "+t.Limit.full(), "goes on as calls of other pools end", stays)
 	case "valve":
@@ -52,6 +54,8 @@ func (p *Pool) slowed(t *Target) string {
 	switch p.HoldReason {
 	case "limit", "ramp":
 		return "slowed: " + p.Target + " " + t.Limit.full()
+	case "stalled":
+		return fmt.Sprintf("slowed: %s has stopped answering, %d jobs wait for it; goes on as soon as it answers", p.Target, p.InFlight)
 	case "valve":
 		return "probing: too many of its last jobs became dead letters" + lastly(p.HoldNote) + ", so one runs after the other until some succeed"
 	case "pressure":

@@ -2,7 +2,7 @@
 // what else may hold it back, what that means in jobs that may start.
 //
 //	breaker   open: none; half open: the probes
-//	limiter   limit, ramp, rate, Retry-After of the target
+//	limiter   limit, ramp, rate, Retry-After and silence of the target
 //	valve     too many dead letters: none, then one at once
 //	pressure  short of CPU or memory: fewer
 //	pause     an operator said so: none
@@ -52,7 +52,8 @@ type limiterGate struct{ l *limiter.Limiter }
 // Credit implements pool.Gate.
 func (g limiterGate) Credit(now time.Time, _ int) pool.Hold {
 	n, reason, until := g.l.Credit(now)
-	return pool.Hold{Credit: n, Reason: string(reason), Until: until, Full: reason == limiter.Full || reason == limiter.Ramping}
+	full := reason == limiter.Full || reason == limiter.Ramping || reason == limiter.Silent
+	return pool.Hold{Credit: n, Reason: string(reason), Until: until, Full: full}
 }
 
 // Changed implements pool.Gate.

@@ -72,6 +72,7 @@ const (
 	Limited     Reason = "limit"
 	Ramping     Reason = "ramp"
 	RateLimited Reason = "rate_limit"
+	Stalled     Reason = "stalled"
 	ValveClosed Reason = "valve"
 	Pressure    Reason = "pressure"
 	Paused      Reason = "paused"
@@ -86,7 +87,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Status2xx, Status3xx, Status4xx, Status5xx, StatusThrottled, TimedOut, Connect, Reset, DNS, TLS,
 		Protocol, ResponseSize, Disposition, BadRequest, Decode, Expired, MaxAttempts, MaxAge, MaxDeferrals,
-		Poison, PanicReason, Dropped, BreakerOpen, Limited, Ramping, RateLimited, ValveClosed, Pressure, Paused, Interrupted, Released, LeaseLost, NoDLQ,
+		Poison, PanicReason, Dropped, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Interrupted, Released, LeaseLost, NoDLQ,
 	}
 }
 

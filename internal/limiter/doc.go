@@ -2,6 +2,7 @@
 // once, how many per second, and none before the time it has asked for.
 //
 //	           ┌ not before   Retry-After, the longest that was heard
+//	           │ stall        it has stopped answering: hardly any more
 //	Acquire ───┤ rate         a token bucket
 //	           │ ramp         after an outage 1, 2, 4, … at once
 //	           └ limit        fixed, or follows what the target can take

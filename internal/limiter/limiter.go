@@ -39,6 +39,8 @@ const (
 	TooMany Reason = "rate_limit"
 	// NotBefore: the target has asked for time.
 	NotBefore Reason = "throttled"
+	// Silent: many calls are under way, and it has stopped answering.
+	Silent Reason = "stalled"
 )
 
 // RefusedError says that there is no seat, why, and when to ask again.
@@ -53,6 +55,7 @@ func (e *RefusedError) Error() string {
 	text := map[Reason]string{
 		Full: "the target gets as many calls at once as it can take", Ramping: "the target is warming up after an outage",
 		TooMany: "the rate limit of the target is used up", NotBefore: "the target has asked for time",
+		Silent: "the target has stopped answering",
 	}[e.Reason]
 	if e.RetryAfter > 0 {
 		return fmt.Sprintf("%s, again in %s", text, e.RetryAfter.Round(time.Millisecond))
@@ -71,6 +74,7 @@ type Limiter struct {
 	mu        sync.Mutex // guards all below
 	most      int        // calls that all pools together would make at once
 	adaptive  adaptive
+	stall     stall
 	ramp      ramp
 	inFlight  int
 	notBefore time.Time
@@ -113,6 +117,7 @@ func (l *Limiter) Acquire(now time.Time) (Seat, error) {
 	}
 	l.inFlight++
 	l.adaptive.started(now, l.inFlight)
+	l.stall.started(now, l.inFlight)
 	return Seat{limiter: l, began: now}, nil
 }
 
@@ -127,6 +132,7 @@ func (s *Seat) Done(now time.Time, load Load) {
 	defer l.mu.Unlock()
 	l.inFlight--
 	l.adaptive.ended(now, load, now.Sub(s.began))
+	l.stall.ended(now, load, now.Sub(s.began))
 	l.ramp.ended(now, load, l.adaptive.now())
 	l.tell()
 }
@@ -147,10 +153,16 @@ func (l *Limiter) credit(now time.Time) (n int, reason Reason, until time.Time) 
 	if now.Before(l.notBefore) {
 		return 0, NotBefore, l.notBefore
 	}
+	if until := l.stall.until(now, l.inFlight); !until.IsZero() {
+		return 0, Silent, until
+	}
 	if l.inFlight == 0 {
 		l.ramp.idle(now, l.adaptive.now())
 	}
 	n, reason = l.room()
+	if n > 1 && l.stall.silent(now, l.inFlight) {
+		n, reason = 1, Silent
+	}
 	if reason == Ramping && l.inFlight == 0 {
 		until = l.ramp.began.Add(patience*l.ramp.interval + 1)
 	}
@@ -232,6 +244,8 @@ type Stats struct {
 	Ramping bool
 	// NotBefore is until when the target has asked for time. Zero: it has not.
 	NotBefore time.Time
+	// Silent: it has stopped answering.
+	Silent bool
 }
 
 // Stats may be called from any goroutine.
@@ -241,7 +255,7 @@ func (l *Limiter) Stats(now time.Time) Stats {
 	if l.inFlight == 0 {
 		l.ramp.idle(now, l.adaptive.now())
 	}
-	s := Stats{Limit: l.adaptive.now(), Max: int(l.adaptive.max), InFlight: l.inFlight, NotBefore: l.notBefore}
+	s := Stats{Limit: l.adaptive.now(), Max: int(l.adaptive.max), InFlight: l.inFlight, NotBefore: l.notBefore, Silent: l.stall.silent(now, l.inFlight)}
 	if l.ramp.step > 0 && l.ramp.step < s.Limit {
 		s.Limit, s.Ramping = l.ramp.step, true
 	}

@@ -337,6 +337,86 @@ func TestLimiter_invariants(t *testing.T) {
 	})
 }
 
+// warm gives a limiter a history of calls of 2 ms.
+func warm(l *Limiter, calls int) (now time.Time) {
+	now = at(0)
+	for range calls {
+		s, err := l.Acquire(now)
+		if err != nil {
+			panic(err)
+		}
+		now = now.Add(2 * time.Millisecond)
+		s.Done(now, Answered)
+	}
+	return now
+}
+
+// TestStall_aTargetThatStopsAnsweringGetsAHandfulOfCalls: 500 calls per second
+// want to begin, none is answered for two seconds.
+func TestStall_aTargetThatStopsAnsweringGetsAHandfulOfCalls(t *testing.T) {
+	l := limiterOf(Config{}, Rate{}, 200)
+	now := warm(l, 100)
+	var hanging []Seat
+	for range 1000 {
+		now = now.Add(2 * time.Millisecond)
+		if s, err := l.Acquire(now); err == nil {
+			hanging = append(hanging, s)
+		}
+	}
+	if n := len(hanging); n < silentCalls || n > 25 {
+		t.Fatalf("%d calls in two seconds of silence", n)
+	}
+	e := refused(t, l, now)
+	if e.Reason != Silent || e.RetryAfter <= 0 || !l.Stats(now).Silent {
+		t.Errorf("refused by %+v", e)
+	}
+	hanging[0].Done(now, TimedOut)
+	if !l.Stats(now).Silent {
+		t.Error("a timeout passes for an answer")
+	}
+	changed := l.Changed()
+	l.Credit(now)
+	hanging[1].Done(now, Answered)
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody was told of the answer")
+	}
+	if n, _, _ := l.Credit(now); n != Unlimited {
+		t.Errorf("credit %d after an answer", n)
+	}
+}
+
+// TestStall_longJobsDoNotStopShortOnes: eight jobs of a minute are under way,
+// and short ones come now and then.
+func TestStall_longJobsDoNotStopShortOnes(t *testing.T) {
+	l := limiterOf(Config{}, Rate{}, 20)
+	now := warm(l, 100)
+	for range silentCalls {
+		if _, err := l.Acquire(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 100 {
+		now = now.Add(time.Second)
+		s, err := l.Acquire(now)
+		if err != nil {
+			t.Fatalf("short job %d: %v", n, err)
+		}
+		s.Done(now.Add(2*time.Millisecond), Answered)
+	}
+}
+
+func TestStall_aBurstAfterAPauseIsNoSilence(t *testing.T) {
+	l := limiterOf(Config{}, Rate{}, 100)
+	now := warm(l, 100).Add(time.Hour)
+	for range 100 {
+		if _, err := l.Acquire(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestHistogram_quantiles(t *testing.T) {
 	var h histogram
 	if h.quantile(0.5) != 0 {

@@ -212,7 +212,7 @@ func TestNew_knowsEveryReasonOfACall(t *testing.T) {
 	reg, m := start()
 	// Reasons that are decided after the calls, and never those of one.
 	never := []job.Reason{job.Decode, job.Expired, job.MaxAttempts, job.MaxAge, job.MaxDeferrals, job.Poison, job.Released, job.NoDLQ}
-	never = append(never, job.BreakerOpen, job.Limited, job.Ramping, job.RateLimited, job.ValveClosed, job.Pressure, job.Paused)
+	never = append(never, job.BreakerOpen, job.Limited, job.Ramping, job.RateLimited, job.Stalled, job.ValveClosed, job.Pressure, job.Paused)
 	for _, reason := range job.Reasons() {
 		if !slices.Contains(never, reason) {
 			m.Try("pdf", pipeline.Try{Result: job.Result{Class: job.Failure, Reason: reason}})
