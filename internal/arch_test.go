@@ -36,7 +36,7 @@ func layers() map[string][]string {
 	return map[string][]string{
 		"cmd/workerd": {
 			"configs", "internal/app", "internal/admin", "internal/config", "internal/broker", "internal/demo", "internal/queue",
-			"internal/dlq", "internal/job", "internal/shutdown", "internal/secret", "internal/target", "internal/target/*",
+			"internal/dlq", "internal/job", "internal/shutdown", "internal/secret", "internal/target", "internal/target/*", "internal/oneline",
 		},
 		"configs":      {},
 		"internal/app": {"..."},
@@ -79,6 +79,7 @@ func layers() map[string][]string {
 		"internal/shed":     {"internal/job"},
 		"internal/shutdown": {},
 		"internal/secret":   {},
+		"internal/oneline":  {},
 	}
 }
 
@@ -86,7 +87,7 @@ func layers() map[string][]string {
 func leaves() []string {
 	return []string{
 		"internal/job", "internal/retry", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/shutdown", "internal/secret",
-		"internal/valve", "internal/pressure",
+		"internal/valve", "internal/pressure", "internal/oneline",
 	}
 }
 

@@ -14,25 +14,55 @@ import (
 	"golang.org/x/term"
 
 	"github.com/workerd/workerd/internal/config"
+	"github.com/workerd/workerd/internal/oneline"
 )
 
+// maxLogText bounds each text in a line of the log, in bytes. Texts that a job
+// controls are shorter where they are logged.
+const maxLogText = 2 << 10
+
 // newLogger writes what the configuration wants to w: JSON for machines, lines
-// for people if w is a terminal, and text with full times otherwise.
+// for people if w is a terminal, and text with full times otherwise. Whatever
+// is logged, one record is one line, of visible characters, of bounded texts.
 func newLogger(cfg config.LogConfig, w io.Writer) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(cfg.Level)) // validated before
 	switch {
 	case logsJSON(cfg, w):
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: inSeconds}))
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: forMachines}))
 	case isTerminal(w):
 		return slog.New(newConsole(w, level))
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: visible}))
 }
 
 func logsJSON(cfg config.LogConfig, w io.Writer) bool {
 	return cfg.Format == "json" || cfg.Format == "auto" && !isTerminal(w)
 }
+
+// forMachines is how JSON has it.
+func forMachines(groups []string, a slog.Attr) slog.Attr {
+	return inSeconds(groups, visible(groups, a))
+}
+
+// visible makes texts fit for a line. Escaping by the handlers is not enough:
+// JSON leaves marks that turn the direction of text as they are, and a viewer
+// undoes the rest. Errors and what prints itself are texts, too.
+func visible(_ []string, a slog.Attr) slog.Attr {
+	switch v := a.Value.Any().(type) {
+	case string:
+		return text(a, v)
+	case error:
+		return text(a, v.Error())
+	case fmt.Stringer: // durations, times and levels have kinds and handlers of their own
+		if a.Value.Kind() == slog.KindAny && a.Key != slog.LevelKey {
+			return text(a, v.String())
+		}
+	}
+	return a
+}
+
+func text(a slog.Attr, s string) slog.Attr { return slog.String(a.Key, oneline.Of(s, maxLogText)) }
 
 // inSeconds writes durations as everywhere in JSON: a number of seconds, and a
 // name that says so. The library would write nanoseconds.
@@ -77,7 +107,7 @@ func dropHead(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && slices.Contains([]string{slog.TimeKey, slog.LevelKey, slog.MessageKey}, a.Key) {
 		return slog.Attr{}
 	}
-	return a
+	return visible(groups, a)
 }
 
 // Enabled implements [slog.Handler].
@@ -95,7 +125,7 @@ func (h *console) Handle(ctx context.Context, r slog.Record) error {
 	if len(pairs) > 0 {
 		pairs = append([]byte("  "), pairs...)
 	}
-	_, err := fmt.Fprintf(h.out.w, "%s %-5s %s%s\n", r.Time.Format(time.TimeOnly), r.Level, r.Message, pairs)
+	_, err := fmt.Fprintf(h.out.w, "%s %-5s %s%s\n", r.Time.Format(time.TimeOnly), r.Level, oneline.Of(r.Message, maxLogText), pairs)
 	return err
 }
 

@@ -10,12 +10,22 @@ import (
 	"github.com/workerd/workerd/internal/admin"
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/oneline"
 	"github.com/workerd/workerd/internal/pipeline"
 	"github.com/workerd/workerd/internal/pool"
 )
 
 // recentFailures is how many failures the status page shows.
 const recentFailures = 20
+
+// Bounds in bytes of what a job, or the target of one, may write in a log line
+// or on the status page. A subject alone may have kilobytes.
+const (
+	maxJobText = 256
+	maxError   = 1024
+)
+
+func shown(text string) string { return oneline.Of(text, maxJobText) }
 
 // observer hands what happened to everybody who watches: metrics, log, status.
 // Its methods are called from the goroutines of the jobs and do not block.
@@ -109,12 +119,12 @@ func failed(out job.Outcome) bool {
 
 func (o *observer) failure(r pool.Report) admin.Failure {
 	f := admin.Failure{
-		At: time.Now(), Pool: r.Pool, Target: o.app.cfg.Pools[r.Pool].Target, JobID: r.Job.ID, Subject: r.Job.Subject,
+		At: time.Now(), Pool: r.Pool, Target: o.app.cfg.Pools[r.Pool].Target, JobID: shown(r.Job.ID), Subject: shown(r.Job.Subject),
 		Outcome: r.Outcome.Action.String(), Reason: string(r.Outcome.Reason), Status: r.Outcome.Last.Status,
 		NextSeconds: r.Outcome.After.Seconds(),
 	}
 	if r.Outcome.Err != nil {
-		f.Error = r.Outcome.Err.Error()
+		f.Error = oneline.Of(r.Outcome.Err.Error(), maxError)
 	}
 	return f
 }
@@ -129,7 +139,7 @@ func (o *observer) log(r pool.Report) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("pool", r.Pool), slog.String("job", r.Job.ID), slog.String("subject", r.Job.Subject),
+		slog.String("pool", r.Pool), slog.String("job", shown(r.Job.ID)), slog.String("subject", shown(r.Job.Subject)),
 		slog.String("outcome", r.Outcome.Action.String()), slog.String("reason", string(r.Outcome.Reason)),
 		slog.Int("delivery", r.Job.Deliveries), slog.Int("tries", r.Outcome.Tries),
 		slog.Duration("age", r.Age.Round(time.Millisecond)), slog.Duration("waited", r.Waited.Round(time.Microsecond)),
@@ -142,7 +152,7 @@ func (o *observer) log(r pool.Report) {
 		attrs = append(attrs, slog.Duration("next", r.Outcome.After.Round(time.Millisecond)))
 	}
 	if r.Outcome.Err != nil {
-		attrs = append(attrs, slog.String("err", r.Outcome.Err.Error()))
+		attrs = append(attrs, slog.String("err", oneline.Of(r.Outcome.Err.Error(), maxError)))
 	}
 	if r.SettleErr != nil {
 		attrs = append(attrs, slog.String("settle_err", r.SettleErr.Error()))
