@@ -76,14 +76,25 @@ type Target struct {
 	// bodiless methods get no body at all if the payload is empty.
 	bodiless bool
 
-	transport *http.Transport
+	transport Wire
 	dialer    *dialer
 	buffers   sync.Pool // of *[]byte, each bufferSize long
 }
 
+// Wire brings a request to a downstream and an answer back. Any number of
+// goroutines may use it at once. [*http.Transport] is one.
+type Wire interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
 // New makes the target. cfg gets its defaults here if it has none yet; the
 // error tells every problem of an invalid one. Nothing is dialled.
-func New(cfg Config) (*Target, error) {
+func New(cfg Config) (*Target, error) { return NewOver(cfg, nil) }
+
+// NewOver is New with a wire of the caller's, for trying out what answers come
+// to. A nil wire is the network.
+func NewOver(cfg Config, wire Wire) (*Target, error) {
 	cfg = cfg.WithDefaults()
 	var problems []error
 	cfg.Validate(func(field, message string) { problems = append(problems, fmt.Errorf("%s: %s", field, message)) })
@@ -99,11 +110,14 @@ func New(cfg Config) (*Target, error) {
 		return nil, err
 	}
 	d := newDialer(address.Hostname())
+	if wire == nil {
+		wire = newTransport(cfg, d)
+	}
 	return &Target{
 		host: address.Host, headers: newHeaderPlan(cfg), classes: classes, secrets: newRedactor(cfg.Headers),
 		maxResponse: cfg.MaxResponse, maxWait: cfg.MaxRetryAfter,
 		template: &http.Request{Method: cfg.Method, URL: address},
-		bodiless: isBodiless(cfg.Method), transport: newTransport(cfg, d), dialer: d,
+		bodiless: isBodiless(cfg.Method), transport: wire, dialer: d,
 		buffers: sync.Pool{New: func() any { return new(make([]byte, bufferSize)) }},
 	}, nil
 }

@@ -34,7 +34,7 @@ func FuzzResponse(f *testing.F) {
 	defer t.Close()
 	f.Fuzz(func(test *testing.T, raw []byte) {
 		var servers sync.WaitGroup
-		t.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		t.transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
 			ours, theirs := net.Pipe()
 			servers.Go(func() { answerRaw(theirs, raw) })
 			return ours, nil
