@@ -37,6 +37,8 @@ var ErrIncomplete = errors.New("drain incomplete")
 type Options struct {
 	Log     *slog.Logger
 	Version string
+	// Stage replaces parts of the world outside. The zero Stage is the real one.
+	Stage Stage
 }
 
 // App is a whole workerd.
@@ -87,7 +89,7 @@ func New(cfg *config.File, opts Options) (_ *App, err error) {
 			}
 		}
 	}()
-	if a.listener, err = listen(cfg.Admin.Listen); err != nil {
+	if a.listener, err = opts.Stage.listen(cfg.Admin.Listen); err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	opened = append(opened, func() { _ = a.listener.Close() })
@@ -97,7 +99,7 @@ func New(cfg *config.File, opts Options) (_ *App, err error) {
 		}
 		opened = append(opened, a.broker.Shutdown)
 	}
-	if a.conn, err = queue.Dial(a.natsConfig(), a.log); err != nil {
+	if a.conn, err = queue.Dial(a.natsConfig(), a.log, opts.Stage.NATS...); err != nil {
 		return nil, err
 	}
 	opened = append(opened, a.conn.Close)

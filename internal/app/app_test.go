@@ -145,9 +145,14 @@ func (k *kit) start(more string) *daemon {
 
 func (k *kit) run(cfg *config.File) *daemon {
 	k.t.Helper()
+	return k.runOn(cfg, app.Stage{})
+}
+
+func (k *kit) runOn(cfg *config.File, stage app.Stage) *daemon {
+	k.t.Helper()
 	d := &daemon{t: k.t, done: make(chan error, 1)}
 	var err error
-	if d.App, err = app.New(cfg, app.Options{Log: d.logger(), Version: "test"}); err != nil {
+	if d.App, err = app.New(cfg, app.Options{Log: d.logger(), Version: "test", Stage: stage}); err != nil {
 		k.t.Fatal(err)
 	}
 	var drain, hurry context.Context

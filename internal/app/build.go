@@ -54,7 +54,7 @@ type compartment struct {
 func (a *App) buildTargets() error {
 	a.targets = make(map[string]*lane, len(a.cfg.Targets))
 	for name, cfg := range a.cfg.Targets {
-		t, err := newTarget(cfg, a.concurrencyOf(name))
+		t, err := a.newTarget(name, cfg)
 		if err != nil {
 			return fmt.Errorf("target %s: %w", name, err)
 		}
@@ -91,10 +91,13 @@ func (a *App) concurrencyOf(target string) int {
 	return max(1, n)
 }
 
-func newTarget(cfg config.TargetConfig, concurrency int) (target.Target, error) {
+func (a *App) newTarget(name string, cfg config.TargetConfig) (target.Target, error) {
+	if a.opts.Stage.Target != nil {
+		return a.opts.Stage.Target(name, cfg)
+	}
 	http := *cfg.HTTP // the only protocol so far; config has checked that it is given
 	if http.MaxIdleConns == 0 {
-		http.MaxIdleConns = concurrency
+		http.MaxIdleConns = a.concurrencyOf(name)
 	}
 	return httptarget.New(http)
 }

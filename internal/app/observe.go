@@ -87,6 +87,9 @@ func (o *observer) report(r pool.Report) {
 		o.final(r)
 	}
 	o.log(r)
+	if o.app.opts.Stage.OnReport != nil {
+		o.app.opts.Stage.OnReport(r)
+	}
 }
 
 // final tells whether a job has come to its end.
@@ -204,6 +207,9 @@ func (o *observer) try(target string, t pipeline.Try) {
 // breakerChanged is called at each transition, in order.
 func (o *observer) breakerChanged(target string, c breaker.Change) {
 	o.app.metrics.BreakerChanged(target, c)
+	if o.app.opts.Stage.OnBreaker != nil {
+		o.app.opts.Stage.OnBreaker(target, c)
+	}
 	level := slog.LevelWarn
 	if c.To == breaker.Closed || c.To == breaker.HalfOpen {
 		level = slog.LevelInfo
