@@ -178,6 +178,12 @@ func launch(t *testing.T, config string) *worker {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return spawn(t, file, admin)
+}
+
+// spawn runs `workerd run` with a file that has its admin listener at admin.
+func spawn(t *testing.T, file, admin string) *worker {
+	t.Helper()
 	w := &worker{t: t, admin: "http://" + admin, stderr: &lockedBuffer{}, done: make(chan struct{})}
 	w.cmd = exec.Command(binary, "run", file)
 	w.cmd.Stderr, w.cmd.Stdout = w.stderr, w.stderr
