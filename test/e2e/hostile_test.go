@@ -152,7 +152,7 @@ func TestHostileHeaders_neverDamageTheDeadLetterStream(t *testing.T) {
 	if after := series(w); after != before {
 		t.Errorf("%d series before, %d after: jobs make series", before, after)
 	}
-	for _, line := range strings.Split(strings.TrimSpace(w.stderr.String()), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(w.stderr.String()), "\n") {
 		if !strings.HasPrefix(line, "{") || len(line) > 4000 {
 			t.Errorf("not one bounded record: %.300q", line)
 			break

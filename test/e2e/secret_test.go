@@ -83,7 +83,7 @@ func TestSecrets_areNowhereToBeSeen(t *testing.T) {
 		}
 		checkNoCanary(t, "workerd "+args[0], string(out))
 	}
-	w := spawn(t, file, admin)
+	w := spawn(t, admin, binary, "run", file)
 	w.awaitReady()
 	for _, pool := range []string{"echo", "refused", "notls", "nohost", "hang", "reset"} {
 		c.publish("jobs."+pool+".x", pool, 3)
