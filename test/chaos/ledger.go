@@ -42,8 +42,9 @@ type fault struct {
 	// Before is how long before Began a job may have been answered and still
 	// not be settled at the broker for good.
 	Before time.Duration `json:"before,omitempty"`
-	// Wakes is set if whom the fault hit comes back with what was delivered to
-	// it meanwhile, and cannot know that others have done it since.
+	// Wakes is set if a replica may come out of the fault with jobs in hand that
+	// others have done since, and cannot know: because it slept, or because the
+	// broker forgot whom it had given them to.
 	Wakes bool `json:"wakes,omitempty"`
 }
 
@@ -234,7 +235,8 @@ func (b *books) excuse(c call) string {
 // a job that was done while it slept.
 func (b *books) stale(c call, calls []call) bool {
 	for _, f := range b.Faults {
-		if !f.Wakes || f.Whom != c.Replica || c.Began < f.Began || c.Began > f.Ended+wakeful {
+		hit := f.Whom == c.Replica || slices.Contains(f.Excuses, "*")
+		if !f.Wakes || !hit || c.Began < f.Began || c.Began > f.Ended+wakeful {
 			continue
 		}
 		if slices.ContainsFunc(calls, func(x call) bool { return x.Done && x.Began < c.Began && x.Ended >= f.Began }) {

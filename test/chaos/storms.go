@@ -192,7 +192,7 @@ func brokerStorm(low, high time.Duration) func(context.Context, *world) error {
 				pause(ctx, between(r, 500*time.Millisecond, 2*w.ackWait))
 				_ = b.signal(syscall.SIGCONT)
 				// Leases lapse at the broker while the signs of life lie in its sockets.
-				w.did(fault{Kind: "broker SIGSTOP", Whom: b.node.Name, Began: began, Ended: w.clock(), Excuses: []string{"*"}, Before: ackOnItsWay})
+				w.did(fault{Kind: "broker SIGSTOP", Whom: b.node.Name, Began: began, Ended: w.clock(), Excuses: []string{"*"}, Before: ackOnItsWay, Wakes: true})
 				continue
 			}
 			b.kill()
@@ -200,7 +200,7 @@ func brokerStorm(low, high time.Duration) func(context.Context, *world) error {
 			if err := b.start(); err != nil {
 				return err
 			}
-			w.did(fault{Kind: "broker SIGKILL", Whom: b.node.Name, Began: began, Ended: w.clock(), Excuses: []string{"*"}, Before: acksFlushed})
+			w.did(fault{Kind: "broker SIGKILL", Whom: b.node.Name, Began: began, Ended: w.clock(), Excuses: []string{"*"}, Before: acksFlushed, Wakes: true})
 		}
 		return nil
 	}
