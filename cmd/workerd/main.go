@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -34,7 +35,7 @@ const exitCodes = `Exit codes:
   1   failed
   3   only warnings, with check --strict
   64  wrong use of the command line
-  69  NATS cannot be reached (publish; the daemon keeps trying instead)
+  69  NATS cannot be reached (publish, dlq; the daemon keeps trying instead)
   70  a mistake in workerd itself
   75  the drain's time was over: jobs were interrupted and handed back
   78  the configuration is invalid`
@@ -118,22 +119,28 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		// The library adds help only if there is no command of that name.
 		Flags: []cli.Flag{cli.HelpFlag, &cli.BoolFlag{Name: "version", Usage: "print version and build", DisableDefaultText: true}},
 		Commands: []*cli.Command{
-			runCommand(), devCommand(), checkCommand(), showCommand(), publishCommand(), healthcheckCommand(), versionCommand(),
+			runCommand(), devCommand(), checkCommand(), showCommand(), publishCommand(), dlqCommand(), healthcheckCommand(), versionCommand(),
 			completionCommand(), helpCommand(),
 		},
 	}
-	for _, c := range app.Commands {
+	equip(app.Commands)
+	return app
+}
+
+// equip gives all commands what they have in common.
+func equip(commands []*cli.Command) {
+	for _, c := range commands {
 		c.HideHelpCommand = true
 		c.OnUsageError = usageError
 		c.Before = checkArguments
+		equip(c.Subcommands)
 	}
-	return app
 }
 
 // root is reached if no command matched.
 func root(c *cli.Context) error {
 	if name := c.Args().First(); name != "" {
-		return unknownCommand(c, name)
+		return unknownCommand(c.App.Commands, c.App.Name, name)
 	}
 	if c.Bool("version") {
 		return printVersion(c.App.Writer, "text")
@@ -143,17 +150,23 @@ func root(c *cli.Context) error {
 
 func helpCommand() *cli.Command {
 	return &cli.Command{
-		Name: "help", Usage: "Show help for a command", ArgsUsage: "[COMMAND]",
+		Name: "help", Usage: "Show help for a command", ArgsUsage: "[COMMAND...]",
 		Description: "Example: workerd help run",
 		Action: func(c *cli.Context) error {
-			name := c.Args().First()
-			if name == "" {
+			words := c.Args().Slice()
+			if len(words) == 0 {
 				return cli.ShowAppHelp(c)
 			}
-			if c.App.Command(name) == nil {
-				return unknownCommand(c, name)
+			command, depth := commandAt(c.App, words)
+			switch {
+			case command == nil:
+				return unknownCommand(c.App.Commands, c.App.Name, words[0])
+			case depth < len(words) && len(command.Subcommands) > 0:
+				return unknownCommand(command.Subcommands, "workerd "+strings.Join(words[:depth], " "), words[depth])
+			case depth == 1 && len(command.Subcommands) == 0:
+				return cli.ShowCommandHelp(c, words[0])
 			}
-			return cli.ShowCommandHelp(c, name)
+			return c.App.Run(slices.Concat([]string{c.App.Name}, words[:depth], []string{"--help"}))
 		},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,7 +58,14 @@ func (w withoutLeaks) Run() int {
 //	locked                   starts one that wants the password "right" of user joe
 //	silent NAME              listens; its address in $NAME, connections fail the script
 //	receiver NAME            a target at $NAME (any, if that is not set) that answers 200
+//	refuser NAME             a target at a new $NAME that answers 422, an error with the job's body
 //	receives TEXT            waits until a job has come: subject "X-Tenant" "body"
+//	binary FILE TEXT         writes a file, with escapes as in Go
+//	fingerprint NAME         the first one that was just printed, in $NAME
+//	letters N                makes stream JOBS and puts N more letters of its jobs into WORKERD_DLQ
+//	killed N args...         runs workerd N times and kills it before long
+//	underway N               waits until JOBS has at least N jobs
+//	once N                   JOBS has N jobs, each of them once
 //	taken NAME               listens and never answers; its address in $NAME
 //	freeport NAME            an address nobody listens on, in $NAME
 //	start NAME args...       runs workerd until it is stopped
@@ -78,7 +86,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "broker": startBroker, "nobroker": stopBroker, "locked": startLocked, "silent": silent, "taken": taken, "receiver": receiver, "receives": receives, "freeport": freePort,
+			"code": code, "broker": startBroker, "nobroker": stopBroker, "locked": startLocked, "silent": silent, "taken": taken, "receiver": receiver, "refuser": refuser, "receives": receives, "letters": letters, "killed": killed, "underway": underway, "once": once, "binary": binary, "fingerprint": fingerprint, "freeport": freePort,
 			"start": startDaemon, "deaf": startDeaf, "await": await, "says": says, "signal": sendSignal, "end": end,
 		},
 		Condition: func(cond string) (bool, error) {
@@ -184,6 +192,33 @@ func receiver(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(s.Close)
 	ts.Value(daemons{}).(*running).received = received
 	ts.Setenv(args[0], s.Listener.Addr().String())
+}
+
+func refuser(ts *testscript.TestScript, _ bool, args []string) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_, _ = fmt.Fprintf(w, "unknown template '%s'", body)
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.Listener.Addr().String())
+}
+
+func binary(ts *testscript.TestScript, _ bool, args []string) {
+	text, err := strconv.Unquote("`" + args[1] + "`")
+	if strings.Contains(args[1], `\`) {
+		text, err = strconv.Unquote(`"` + args[1] + `"`)
+	}
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+func fingerprint(ts *testscript.TestScript, _ bool, args []string) {
+	m := regexp.MustCompile(`│ ([0-9a-f]{6}) +│`).FindStringSubmatch(ts.ReadFile("stdout"))
+	if m == nil {
+		ts.Fatalf("no fingerprint was printed")
+	}
+	ts.Setenv(args[0], m[1])
 }
 
 func receives(ts *testscript.TestScript, _ bool, args []string) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/secret"
 )
 
 // clientTimeout bounds one request of a client command.
@@ -67,6 +68,8 @@ func (h *headers) Set(s string) error {
 
 // String implements [flag.Value]. There is no default to show.
 func (h *headers) String() string { return "" }
+
+func (h *headers) kind() string { return "KEY:VALUE" }
 
 func publish(c *cli.Context) error {
 	m, err := message(c)
@@ -161,33 +164,50 @@ func body(c *cli.Context) (data []byte, err error) {
 	return data, nil
 }
 
-func connectNATS(c *cli.Context) (*nats.Conn, error) {
-	opts := []nats.Option{nats.Name("workerd " + c.Command.Name), nats.Timeout(clientTimeout)}
-	if f := c.String("creds"); f != "" {
-		opts = append(opts, nats.UserCredentials(f))
+// connectNATS connects as the flags say.
+func connectNATS(c *cli.Context) (*nats.Conn, error) { return dialNATS(c, flagConfig(c)) }
+
+func flagConfig(c *cli.Context) queue.Config {
+	return queue.Config{
+		URL: c.String("server"), Creds: c.String("creds"), NKey: c.String("nkey"), User: c.String("user"), Password: secret.Secret(c.String("password")),
+		Token: secret.Secret(c.String("token")), CA: c.String("ca"), Cert: c.String("cert"), Key: c.String("key"),
 	}
-	if f := c.String("nkey"); f != "" {
-		nkey, err := nats.NkeyOptionFromSeed(f)
+}
+
+// dialNATS connects once: a command does not wait for a server that is away.
+func dialNATS(c *cli.Context, cfg queue.Config) (*nats.Conn, error) {
+	opts := []nats.Option{nats.Name(c.Command.HelpName), nats.Timeout(clientTimeout)}
+	if cfg.Creds != "" {
+		opts = append(opts, nats.UserCredentials(cfg.Creds))
+	}
+	if cfg.NKey != "" {
+		nkey, err := nats.NkeyOptionFromSeed(cfg.NKey)
 		if err != nil {
-			return nil, fail(exitFailure, "", "nkey %s: %w", f, err)
+			return nil, fail(exitFailure, "", "nkey %s: %w", cfg.NKey, err)
 		}
 		opts = append(opts, nkey)
 	}
-	if u := c.String("user"); u != "" {
-		opts = append(opts, nats.UserInfo(u, c.String("password")))
+	if cfg.User != "" {
+		opts = append(opts, nats.UserInfo(cfg.User, cfg.Password.Reveal()))
 	}
-	if t := c.String("token"); t != "" {
-		opts = append(opts, nats.Token(t))
+	if cfg.Token != "" {
+		opts = append(opts, nats.Token(cfg.Token.Reveal()))
 	}
-	if f := c.String("ca"); f != "" {
-		opts = append(opts, nats.RootCAs(f))
+	if cfg.CA != "" {
+		opts = append(opts, nats.RootCAs(cfg.CA))
 	}
-	if f := c.String("cert"); f != "" {
-		opts = append(opts, nats.ClientCert(f, c.String("key")))
+	if cfg.Cert != "" {
+		opts = append(opts, nats.ClientCert(cfg.Cert, cfg.Key))
 	}
-	nc, err := nats.Connect(c.String("server"), opts...)
+	if cfg.TLSFirst {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
+	if cfg.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(cfg.InboxPrefix))
+	}
+	nc, err := nats.Connect(cfg.URL, opts...)
 	if err != nil {
-		return nil, unreachable(c.String("server"), err)
+		return nil, unreachable(cfg.URL, err)
 	}
 	return nc, nil
 }

@@ -12,23 +12,43 @@ import (
 	"github.com/workerd/workerd/internal/config"
 )
 
-func unknownCommand(c *cli.Context, name string) error {
+// unknownCommand says which command of a group may have been meant; parent is
+// what stands before it.
+func unknownCommand(group []*cli.Command, parent, name string) error {
 	var names []string
-	for _, command := range c.App.Commands {
+	for _, command := range group {
 		names = append(names, command.Names()...)
 	}
 	hint := "`workerd help` lists the commands"
-	if s := config.Nearest(name, names); s != "" {
-		hint = fmt.Sprintf("did you mean `workerd %s`?", s)
+	if parent != "workerd" {
+		hint = fmt.Sprintf("`%s --help` lists the commands", parent)
 	}
-	return fail(exitUsage, hint, "unknown command %q", name)
+	if s := config.Nearest(name, names); s != "" {
+		hint = fmt.Sprintf("did you mean `%s %s`?", parent, s)
+	}
+	return fail(exitUsage, hint, "unknown command %q", strings.TrimPrefix(parent+" "+name, "workerd "))
+}
+
+// commandAt follows words down to a command, and tells how many of them it took.
+// Nil if the first is no command.
+func commandAt(app *cli.App, words []string) (command *cli.Command, depth int) {
+	group := app.Commands
+	for _, word := range words {
+		i := slices.IndexFunc(group, func(c *cli.Command) bool { return c.HasName(word) })
+		if i < 0 {
+			break
+		}
+		command, group = group[i], group[i].Subcommands
+		depth++
+	}
+	return command, depth
 }
 
 // What package flag says of a flag.
 const (
 	unknownFlag  = "flag provided but not defined: "
 	missingValue = "flag needs an argument: "
-	wrongValue   = `^invalid value (".*") for flag -(\S+): `
+	wrongValue   = `^invalid (?:boolean )?value (".*") for (?:flag )?-(\S+): `
 )
 
 // usageError says in one line what is wrong with a flag, and in another what
@@ -53,10 +73,18 @@ func usageError(c *cli.Context, err error, _ bool) error {
 }
 
 func helpHint(c *cli.Context) string {
-	if c.Command != nil && c.App.Command(c.Command.Name) != nil {
-		return "see `workerd " + c.Command.Name + " --help`"
+	if command := commandOf(c); command != nil {
+		return "see `" + command.HelpName + " --help`"
 	}
 	return "see `workerd help`"
+}
+
+// commandOf is the command that runs, nil for the program itself.
+func commandOf(c *cli.Context) *cli.Command {
+	if c.Command == nil || !strings.Contains(c.Command.HelpName, " ") {
+		return nil
+	}
+	return c.Command
 }
 
 // flagNames are the long names of a command's flags.
@@ -69,25 +97,27 @@ func flagNames(c *cli.Context) []string {
 }
 
 func flagsOf(c *cli.Context) []cli.Flag {
-	if c.Command != nil && c.App.Command(c.Command.Name) != nil {
-		return c.Command.Flags
+	if command := commandOf(c); command != nil {
+		return command.Flags
 	}
 	return c.App.Flags
 }
 
 // kind says what the value of a flag may be.
 func kind(f cli.Flag) string {
-	switch f.(type) {
+	switch f := f.(type) {
 	case *cli.DurationFlag:
 		return "a duration, write 30s or 5m"
-	case *cli.IntFlag:
+	case *cli.IntFlag, *cli.UintFlag:
 		return "a whole number"
 	case *cli.Float64Flag:
 		return "a number"
 	case *cli.BoolFlag:
 		return "true or false"
 	case *cli.GenericFlag:
-		return "KEY:VALUE"
+		if v, ok := f.Value.(interface{ kind() string }); ok {
+			return v.kind()
+		}
 	}
 	return "allowed"
 }
@@ -120,7 +150,7 @@ func checkArguments(c *cli.Context) error {
 	if most > 0 {
 		takes = "takes " + c.Command.ArgsUsage
 	}
-	return fail(exitUsage, helpHint(c), "%s %s: %q is too much", c.Command.Name, takes, c.Args().Get(most))
+	return fail(exitUsage, helpHint(c), "%s %s: %q is too much", strings.TrimPrefix(c.Command.HelpName, "workerd "), takes, c.Args().Get(most))
 }
 
 // notNegative refuses a negative duration, which no flag has a use for.
@@ -139,12 +169,13 @@ func reorder(app *cli.App, args []string) []string {
 	if len(args) < 3 || args[len(args)-1] == completionFlag {
 		return args
 	}
-	command := app.Command(args[1])
+	command, depth := commandAt(app, args[1:])
 	if command == nil {
 		return args
 	}
-	head, flags, rest := args[:2:2], []string{}, []string{}
-	for i := 2; i < len(args); i++ {
+	first := 1 + depth
+	head, flags, rest := args[:first:first], []string{}, []string{}
+	for i := first; i < len(args); i++ {
 		a := args[i]
 		if a == "--" {
 			rest = append(rest, args[i:]...)
@@ -153,6 +184,10 @@ func reorder(app *cli.App, args []string) []string {
 		if len(a) < 2 || a[0] != '-' {
 			rest = append(rest, a)
 			continue
+		}
+		if i+1 < len(args) && mayTakeValue(command, a, args[i+1]) {
+			i++
+			a += "=" + args[i]
 		}
 		flags = append(flags, a)
 		if !takesValue(command, a) {
@@ -170,5 +205,25 @@ func reorder(app *cli.App, args []string) []string {
 func takesValue(command *cli.Command, arg string) bool {
 	f := flagNamed(command.Flags, strings.TrimLeft(arg, "-"))
 	_, isBool := f.(*cli.BoolFlag)
-	return f != nil && !isBool
+	_, isOptional := optional(f)
+	return f != nil && !isBool && !isOptional
 }
+
+// mayTakeValue tells whether the flag is one that need not have a value, and
+// next is one.
+func mayTakeValue(command *cli.Command, arg, next string) bool {
+	v, ok := optional(flagNamed(command.Flags, strings.TrimLeft(arg, "-")))
+	return ok && v.mayBe(next)
+}
+
+// optional returns the value of a flag that may stand without one.
+func optional(f cli.Flag) (optionalValue, bool) {
+	generic, ok := f.(*cli.GenericFlag)
+	if !ok {
+		return nil, false
+	}
+	v, ok := generic.Value.(optionalValue)
+	return v, ok
+}
+
+type optionalValue interface{ mayBe(next string) bool }

@@ -126,7 +126,7 @@ func notA(text, unit string, out reflect.Value, hint string) *badScalar {
 }
 
 func setDuration(text string, out reflect.Value) *badScalar {
-	v, err := parseDuration(text)
+	v, err := ParseDuration(text)
 	switch {
 	case errors.Is(err, errNoUnit):
 		return &badScalar{message: fmt.Sprintf("a duration needs a unit, %s has none", quote(text)), hint: fmt.Sprintf("write %ss for seconds; ms, s, m, h and d are allowed", cut(text))}

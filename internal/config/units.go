@@ -19,9 +19,9 @@ var (
 	errMeans    = errors.New("cannot be read")
 )
 
-// parseDuration reads "1m30s" as Go does, and days: "14d", "1d12h". A number
+// ParseDuration reads "1m30s" as Go does, and days: "14d", "1d12h". A number
 // without unit is errNoUnit.
-func parseDuration(s string) (time.Duration, error) {
+func ParseDuration(s string) (time.Duration, error) {
 	switch {
 	case strings.HasPrefix(s, "-"):
 		return 0, errNegative
@@ -61,7 +61,7 @@ func decimal(s string) (float64, error) {
 	return strconv.ParseFloat(s, 64)
 }
 
-// formatDuration writes what parseDuration reads, without zero parts: "10m",
+// formatDuration writes what ParseDuration reads, without zero parts: "10m",
 // "1h30m", from two days on "14d".
 func formatDuration(d time.Duration) string {
 	const day = 24 * time.Hour

@@ -14,16 +14,16 @@ func TestParseDuration(t *testing.T) {
 		"0s": 0, "250ms": 250 * time.Millisecond, "1m30s": 90 * time.Second, "1d": day, "14d": 14 * day, "1d12h": 36 * time.Hour,
 		"0.5d": 12 * time.Hour, "1.5h": 90 * time.Minute, "1us": time.Microsecond, "3650d": maxDuration,
 	} {
-		if got, err := parseDuration(in); err != nil || got != want {
-			t.Errorf("parseDuration(%q) = %s, %v; want %s", in, got, err, want)
+		if got, err := ParseDuration(in); err != nil || got != want {
+			t.Errorf("ParseDuration(%q) = %s, %v; want %s", in, got, err, want)
 		}
 	}
 	for in, want := range map[string]error{
 		"": errMeans, "5": errNoUnit, "1.5": errNoUnit, "0": errNoUnit, "-5s": errNegative, "1w": errMeans, "d": errMeans, "1d-5h": errMeans,
 		"5 s": errMeans, "1d2d": errMeans, "inf": errMeans, "1e3d": errMeans, "9999999d": errTooLarge, "3650d1s": errTooLarge, "99999999h": errMeans,
 	} {
-		if got, err := parseDuration(in); !errors.Is(err, want) {
-			t.Errorf("parseDuration(%q) = %s, %v; want error %v", in, got, err, want)
+		if got, err := ParseDuration(in); !errors.Is(err, want) {
+			t.Errorf("ParseDuration(%q) = %s, %v; want error %v", in, got, err, want)
 		}
 	}
 }
@@ -39,7 +39,7 @@ func TestFormatDuration_isShortAndReadsBack(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		d := time.Duration(rapid.Int64Range(0, int64(maxDuration)).Draw(t, "d"))
-		if got, err := parseDuration(formatDuration(d)); err != nil || got != d {
+		if got, err := ParseDuration(formatDuration(d)); err != nil || got != d {
 			t.Fatalf("%q reads back as %d, %v", formatDuration(d), got, err)
 		}
 	})

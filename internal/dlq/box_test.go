@@ -2,6 +2,7 @@ package dlq_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -326,5 +327,91 @@ func TestBox_aStreamThatIsGoneEndsReading(t *testing.T) {
 	}
 	if !errors.Is(last, jetstream.ErrStreamNotFound) {
 		t.Errorf("after %d letters: %v", n, last)
+	}
+}
+
+func TestBox_newest(t *testing.T) {
+	k := newKit(t, nil)
+	k.put(1, 30, nil)
+	b := k.open()
+	for seq := uint64(5); seq <= 29; seq++ { // the end is full of holes
+		if err := b.Remove(t.Context(), seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for most, want := range map[int][]uint64{1: {30}, 2: {30, 4}, 3: {30, 4, 3}, 5: {30, 4, 3, 2, 1}, 50: {30, 4, 3, 2, 1}} {
+		for _, f := range []dlq.Filter{{}, {Pool: "email", Limit: 1}} {
+			letters, total, err := k.open().Newest(t.Context(), f, most)
+			var got []uint64
+			for _, l := range letters {
+				got = append(got, l.Sequence)
+			}
+			if err != nil || total != 5 || !slices.Equal(got, want) {
+				t.Errorf("newest %d of %+v: %v of %d, %v", most, f, got, total, err)
+			}
+		}
+	}
+	if err := b.Purge(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if letters, total, err := k.open().Newest(t.Context(), dlq.Filter{}, 5); len(letters) != 0 || total != 0 || err != nil {
+		t.Errorf("of none: %d letters, %d, %v", len(letters), total, err)
+	}
+}
+
+func TestBox_groupsByCause(t *testing.T) {
+	k := newKit(t, nil)
+	k.put(1, 2, nil)
+	k.store = dlq.New(k.conn, k.cfg, "reports", "pdf")
+	k.put(3, 2, func(j *job.Job, o *job.Outcome) {
+		if j.Sequence == 4 {
+			o.Reason, o.Err = job.Expired, errors.New("expired 3s ago")
+		}
+	})
+	groups, others, err := k.open().Groups(t.Context(), dlq.Filter{})
+	if err != nil || others != 0 || len(groups) != 2 {
+		t.Fatalf("%+v, %d, %v", groups, others, err)
+	}
+	if g := groups[0]; g.Count != 3 || !slices.Equal(g.Pools, []string{"email", "reports"}) || g.Last.Before(g.First) || g.Reason != "max_attempts" {
+		t.Errorf("group %+v", g)
+	}
+	if g := groups[1]; g.Count != 1 || g.Cause != "expired 3s ago" || g.Fingerprint != dlq.Fingerprint("expired", "expired 8s ago") {
+		t.Errorf("group %+v", g)
+	}
+	if chosen := k.sequences(dlq.Filter{Fingerprint: groups[0].Fingerprint}); !slices.Equal(chosen, []uint64{1, 2, 3}) {
+		t.Errorf("its letters are %v", chosen)
+	}
+}
+
+// TestBox_canBeLeftAtAnyTime: who has had enough gets nothing more, be the
+// context over or not.
+func TestBox_canBeLeftAtAnyTime(t *testing.T) {
+	k := newKit(t, nil)
+	k.put(1, 3, nil)
+	leave := func(canceled bool) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for _, err := range k.open().Letters(ctx, dlq.Filter{}) {
+			if err != nil {
+				t.Error(err)
+			}
+			if canceled {
+				cancel()
+			}
+			break // panicked where it went on
+		}
+	}
+	leave(false)
+	leave(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	n := 0
+	var last error
+	for _, err := range k.open().Letters(ctx, dlq.Filter{}) {
+		cancel()
+		n, last = n+1, err
+	}
+	if !errors.Is(last, context.Canceled) && n != 3 {
+		t.Errorf("%d letters, then %v", n, last)
 	}
 }

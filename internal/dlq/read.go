@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -29,15 +30,48 @@ const sizeHeader = "Nats-Msg-Size"
 // Letters reads the letters chosen, oldest first, with their payload. However
 // many there are, a few megabytes of them are held. The first error ends it.
 func (b *Box) Letters(ctx context.Context, f Filter) iter.Seq2[*Letter, error] {
-	return b.read(ctx, f, false)
+	return b.read(ctx, f, false, 0)
 }
 
 // Heads is Letters without payloads, and so much faster.
 func (b *Box) Heads(ctx context.Context, f Filter) iter.Seq2[*Letter, error] {
-	return b.read(ctx, f, true)
+	return b.read(ctx, f, true, 0)
 }
 
-func (b *Box) read(ctx context.Context, f Filter, heads bool) iter.Seq2[*Letter, error] {
+// Newest returns the heads of the last letters chosen, the newest first, and how
+// many are chosen in all. Limit of the filter does not count. Up to twice as
+// many as returned are held.
+func (b *Box) Newest(ctx context.Context, f Filter, most int) (letters []*Letter, total int, err error) {
+	f.Limit = 0
+	state := b.stream.CachedInfo().State
+	for span := uint64(max(1, most)); ; span *= 8 {
+		from := b.last - min(span, b.last) + 1
+		all := !f.IsZero() || from <= state.FirstSeq // else it is enough to look at the end
+		if all {
+			from = 0
+		}
+		letters, total = letters[:0], 0
+		for l, err := range b.read(ctx, f, true, from) {
+			if err != nil {
+				return nil, 0, err
+			}
+			total++
+			if letters = append(letters, l); len(letters) == 2*most {
+				letters = append(letters[:0], letters[most:]...)
+			}
+		}
+		if letters = letters[max(0, len(letters)-most):]; all || len(letters) == most {
+			slices.Reverse(letters)
+			if f.IsZero() {
+				total = int(state.Msgs)
+			}
+			return letters, total, nil
+		}
+	}
+}
+
+// read begins at a sequence, 0 for the first.
+func (b *Box) read(ctx context.Context, f Filter, heads bool, from uint64) iter.Seq2[*Letter, error] {
 	return func(yield func(*Letter, error) bool) {
 		subjects := b.subjects(f.Pool)
 		if f.Pool == "" {
@@ -50,8 +84,11 @@ func (b *Box) read(ctx context.Context, f Filter, heads bool) iter.Seq2[*Letter,
 		if !f.Since.IsZero() {
 			r.cfg.DeliverPolicy, r.cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &f.Since
 		}
+		if from > 0 {
+			r.seen = from - 1
+		}
 		defer r.forget(ctx)
-		n := 0
+		n, wanted := 0, true
 		err := r.run(ctx, func(l *Letter) bool {
 			if l.Sequence > b.last || !f.Before.IsZero() && !l.Stored.Before(f.Before) {
 				return false // later ones were stored later
@@ -60,9 +97,10 @@ func (b *Box) read(ctx context.Context, f Filter, heads bool) iter.Seq2[*Letter,
 				return true
 			}
 			n++
-			return yield(l, nil) && (f.Limit == 0 || n < f.Limit)
+			wanted = yield(l, nil)
+			return wanted && (f.Limit == 0 || n < f.Limit)
 		})
-		if err != nil {
+		if err != nil && wanted {
 			yield(nil, fmt.Errorf("read stream %s: %w", b.Stream(), err))
 		}
 	}
@@ -96,10 +134,10 @@ func (r *reader) run(ctx context.Context, take func(*Letter) bool) error {
 		before := r.seen
 		more, err := r.batch(ctx, take)
 		switch {
+		case !more:
+			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case !more && err == nil:
-			return nil
 		case err != nil && !restarts(err):
 			return err
 		case err != nil:

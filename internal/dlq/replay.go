@@ -62,7 +62,7 @@ func (b *Box) Replay(ctx context.Context, l *Letter, to string) (Replayed, error
 
 // Publish is the first half of Replay: it leaves the letter where it is.
 func (b *Box) Publish(ctx context.Context, l *Letter, to string) (Replayed, error) {
-	stream, err := b.destination(ctx, l, to)
+	stream, err := b.Destination(ctx, l, to)
 	if err != nil {
 		return Replayed{}, err
 	}
@@ -83,10 +83,10 @@ func (b *Box) Publish(ctx context.Context, l *Letter, to string) (Replayed, erro
 	return Replayed{ack.Stream, ack.Sequence, ack.Duplicate}, nil
 }
 
-// destination is the stream a job goes to. A letter is not trusted: under our
-// credentials a subject of its choice could be an order to the broker. So the
-// subject must be one that the stream the job came from takes.
-func (b *Box) destination(ctx context.Context, l *Letter, to string) (string, error) {
+// Destination is the stream a replay would go to, or a [Refusal]. A letter is not
+// trusted: under our credentials a subject of its choice could be an order to
+// the broker. So the subject must be one that the stream the job came from takes.
+func (b *Box) Destination(ctx context.Context, l *Letter, to string) (string, error) {
 	if to != "" {
 		stream, err := b.js.StreamNameBySubject(ctx, to)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
