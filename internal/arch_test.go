@@ -42,16 +42,18 @@ func layers() map[string][]string {
 		"internal/app": {"..."},
 		"internal/config": { // for their Config only
 			"internal/breaker", "internal/retry", "internal/target", "internal/target/*", "internal/queue",
-			"internal/pool", "internal/shed", "internal/limiter", "internal/valve", "internal/pressure", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
+			"internal/pool", "internal/shed", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback", "internal/cache", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
 		},
 		"internal/config/gen": {"internal/config"},
 		"internal/metrics": {
-			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline",
+			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline", "internal/fallback",
 		},
 		"internal/admin":    {"internal/secret"}, // it declares the Status it shows
-		"internal/gate":     {"internal/job", "internal/pool", "internal/breaker", "internal/limiter", "internal/valve", "internal/pressure"},
+		"internal/gate":     {"internal/job", "internal/pool", "internal/breaker", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback"},
 		"internal/pool":     {"internal/job", "internal/bulkhead", "internal/shed", "internal/retry", "internal/valve"}, // of valve its Config
-		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/limiter", "internal/target"},
+		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/limiter", "internal/target", "internal/fallback", "internal/cache"},
+		"internal/fallback": {"internal/job"},
+		"internal/cache":    {"internal/job"},
 		"internal/queue":    {"internal/job", "internal/secret"},
 		"internal/dlq":      {"internal/job", "internal/secret", "internal/queue"},
 		"internal/attempts": {"internal/job", "internal/queue"},

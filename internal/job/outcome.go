@@ -76,6 +76,7 @@ const (
 	ValveClosed Reason = "valve"
 	Pressure    Reason = "pressure"
 	Paused      Reason = "paused"
+	Degraded    Reason = "degraded"
 	Interrupted Reason = "interrupted"
 	Released    Reason = "released"
 	LeaseLost   Reason = "lease_lost"
@@ -87,7 +88,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Status2xx, Status3xx, Status4xx, Status5xx, StatusThrottled, TimedOut, Connect, Reset, DNS, TLS,
 		Protocol, ResponseSize, Disposition, BadRequest, Decode, Expired, MaxAttempts, MaxAge, MaxDeferrals,
-		Poison, PanicReason, Dropped, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Interrupted, Released, LeaseLost, NoDLQ,
+		Poison, PanicReason, Dropped, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Degraded, Interrupted, Released, LeaseLost, NoDLQ,
 	}
 }
 
@@ -105,7 +106,41 @@ type Result struct {
 	NoRetry bool
 	// Err describes the failure for people. Nil on success.
 	Err error
+	// Reply is what the target answered, if somebody wants it. Nil otherwise.
+	Reply *Reply
+	// Age of a Reply that was given earlier, 0 if it was given now.
+	Age time.Duration
 }
+
+// Reply is an answer that is kept. Nobody writes to it, so that it may be
+// shared.
+type Reply struct {
+	// Status of the protocol, as in Result.
+	Status int
+	// ContentType as the target said, "" if it did not.
+	ContentType string
+	// Body, at most as much as was wanted. Truncated: there was more.
+	Body      []byte
+	Truncated bool
+}
+
+// Source says who did a job that is done: [Primary], [Cache], [Static],
+// [Parked], or [Alternate] and the name of the target.
+type Source string
+
+// The sources.
+const (
+	// Primary: the target of the pool.
+	Primary Source = "primary"
+	// Alternate precedes the name of another target.
+	Alternate Source = "alternate:"
+	// Cache: an earlier reply to the same.
+	Cache Source = "cache"
+	// Static: the reply written in the configuration.
+	Static Source = "static"
+	// Parked: the job was published to where it waits for somebody else.
+	Parked Source = "parked"
+)
 
 // Action is what is to be done with a delivery.
 type Action uint8
@@ -151,6 +186,9 @@ type Outcome struct {
 	Tries int
 	// Last is the last call's result. Zero if there was none.
 	Last Result
-	// Err describes for people what went wrong. Nil if nothing did.
+	// Source says who did the job. Empty unless it is done.
+	Source Source
+	// Err describes for people what went wrong. Nil if nothing did. A job may
+	// be done nevertheless, by a fallback.
 	Err error
 }
