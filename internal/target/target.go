@@ -24,6 +24,9 @@ type Request struct {
 	Try int
 	// Timeout the call has been given, for the target's information.
 	Timeout time.Duration
+	// Keep is how many bytes of the answer's body are wanted in Result.Reply.
+	// 0: no Reply at all.
+	Keep int
 }
 
 // Target is a downstream system.

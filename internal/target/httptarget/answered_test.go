@@ -22,7 +22,7 @@ func TestAnswered_wholeAnswerAfterTheEndDoesNotCount(t *testing.T) {
 		cancel(cause)
 		for _, status := range []int{200, 400, 503} {
 			resp := &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("whole"))}
-			if got := h.answered(ctx, resp); got.Class != want || got.Status != status {
+			if got := h.answered(ctx, resp, 0); got.Class != want || got.Status != status {
 				t.Errorf("%d: %+v, want %s", status, got, want)
 			}
 		}

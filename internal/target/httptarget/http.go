@@ -160,7 +160,7 @@ func (t *Target) Call(ctx context.Context, r target.Request) job.Result {
 	if err != nil {
 		return t.broken(ctx, err)
 	}
-	return t.answered(ctx, resp)
+	return t.answered(ctx, resp, r.Keep)
 }
 
 // request makes what net/http must not send twice. GetBody stays nil, so that
@@ -210,8 +210,9 @@ func (t *Target) ended(cause error) job.Result {
 	return job.Result{Class: class, Reason: reason, Err: t.networkError(cause)}
 }
 
-// answered is the result of a call whose response header is there.
-func (t *Target) answered(ctx context.Context, resp *http.Response) job.Result {
+// answered is the result of a call whose response header is there. Of a body
+// that was read to its end the given number of bytes is kept.
+func (t *Target) answered(ctx context.Context, resp *http.Response, keep int) job.Result {
 	defer func() { _ = resp.Body.Close() }() // of an unread body: closes the connection
 	if resp.StatusCode < minStatus {
 		// 101 turns the connection into something else, of which no end comes.
@@ -221,9 +222,12 @@ func (t *Target) answered(ctx context.Context, resp *http.Response) job.Result {
 	result, said := t.judge(resp)
 	buffer := t.buffers.Get().(*[]byte)
 	defer t.buffers.Put(buffer)
-	head, err := drain(resp.Body, *buffer, t.maxResponse)
+	body, kept := keeping(resp.Body, keep)
+	head, err := drain(body, *buffer, t.maxResponse)
 	if err != nil || ctx.Err() != nil {
 		result = t.unread(ctx, result, err)
+	} else if kept != nil {
+		result.Reply = kept.reply(resp)
 	}
 	if result.Class != job.Success && result.Err == nil {
 		result.Err = t.statusError(resp.StatusCode, said, head)
