@@ -19,6 +19,9 @@
 //     duplicate window of that stream.
 //  6. Neither a job nor a letter can command the broker by what it carries.
 //
+// A [Shelf] keeps jobs in the same way under a subject that is somebody else's,
+// for a fallback.
+//
 // A job whose letter cannot be stored stays where it is; that is pool's part.
 package dlq
 
@@ -67,19 +70,43 @@ func Ensure(ctx context.Context, conn *queue.Conn, cfg Config) ([]string, error)
 // broker is away it waits, until ctx ends.
 func (s *Store) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record) error {
 	m := &nats.Msg{Subject: s.cfg.Subject + "." + s.pool, Header: s.header(j, o, r), Data: j.Payload}
+	return s.put(ctx, m, "stream "+s.cfg.Stream, func() error { return s.publish(ctx, m, dedupeID(j)) })
+}
+
+// Shelf is a subject where jobs are parked for somebody else.
+type Shelf struct {
+	store   *Store
+	subject string
+}
+
+// Shelf returns the one of a subject, which a stream must take up.
+func (s *Store) Shelf(subject string) Shelf { return Shelf{s, subject} }
+
+// Put publishes a job, as a dead letter would be. It returns once a stream has it
+// on record; if none takes up the subject that is an error.
+func (s Shelf) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record) error {
+	m := &nats.Msg{Subject: s.subject, Header: s.store.header(j, o, r), Data: j.Payload}
+	return s.store.put(ctx, m, "its stream", func() error {
+		_, err := s.store.conn.JetStream().PublishMsg(ctx, m, jetstream.WithMsgID(dedupeID(j)))
+		return err
+	})
+}
+
+// put publishes, with fewer words about the job if they are too many.
+func (s *Store) put(ctx context.Context, m *nats.Msg, stream string, publish func() error) error {
 	err := s.conn.AwaitConnected(ctx)
 	if err == nil {
-		err = s.publish(ctx, m, dedupeID(j))
+		err = publish()
 	}
 	if tooLarge(err) { // what is said about the job makes room for the job
 		delete(m.Header, job.HeaderDLQHistory)
 		delete(m.Header, job.HeaderDLQError)
-		err = s.publish(ctx, m, dedupeID(j))
+		err = publish()
 	}
 	switch {
 	case tooLarge(err):
-		return fmt.Errorf("publish to %s: %d bytes with headers are more than the server or stream %s takes (max_payload is %d): %w",
-			m.Subject, m.Size(), s.cfg.Stream, s.client().MaxPayload(), err)
+		return fmt.Errorf("publish to %s: %d bytes with headers are more than the server or %s takes (max_payload is %d): %w",
+			m.Subject, m.Size(), stream, s.client().MaxPayload(), err)
 	case err != nil:
 		return fmt.Errorf("publish to %s: %w", m.Subject, err)
 	}
