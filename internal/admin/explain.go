@@ -42,6 +42,8 @@ func (p *Pool) sentence(t *Target, now time.Time) string {
 		return join(held+"too many of its last jobs became dead letters"+lastly(p.HoldNote), upcoming("tries one job", p.Until, now, "tries one job after the other"), stays)
 	case "paused":
 		return join(held+"paused by an operator"+noted(p.HoldNote), upcoming("goes on", p.Until, now, "goes on when it is resumed"), stays)
+	case "degraded":
+		return join(held+p.Target+" was degraded by an operator"+noted(p.HoldNote)+" and no fallback can do its part", upcoming("goes on", p.Until, now, "goes on when it is resumed"), stays)
 	}
 	return join(held+words(p.HoldReason), until(p.Until, now), stays)
 }

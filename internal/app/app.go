@@ -22,6 +22,7 @@ import (
 	"github.com/workerd/workerd/internal/admin"
 	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/broker"
+	"github.com/workerd/workerd/internal/cache"
 	"github.com/workerd/workerd/internal/config"
 	"github.com/workerd/workerd/internal/metrics"
 	"github.com/workerd/workerd/internal/pressure"
@@ -59,6 +60,7 @@ type App struct {
 	listener net.Listener
 	observer *observer
 	pressure *pressure.Meter
+	cache    *cache.Cache
 
 	phase       atomic.Pointer[phase]
 	interrupted atomic.Int64 // jobs handed back unfinished while draining
@@ -126,6 +128,7 @@ func (a *App) build() error {
 	a.metrics = metrics.New(registry, a.names())
 	a.observer = newObserver(a)
 	a.pressure = pressure.New(a.cfg.Pressure)
+	a.cache = cache.New(a.cfg.Cache)
 	if err := a.buildTargets(); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/workerd/workerd/internal/broker"
 	"github.com/workerd/workerd/internal/config"
 	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/gate"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/limiter"
@@ -38,6 +39,7 @@ type lane struct {
 	breaker *breaker.Breaker
 	retry   *retry.Loop
 	limiter *limiter.Limiter
+	degrade *fallback.Switch
 }
 
 // compartment is a pool with its sources.
@@ -58,7 +60,7 @@ func (a *App) buildTargets() error {
 		if err != nil {
 			return fmt.Errorf("target %s: %w", name, err)
 		}
-		l := &lane{name: name, cfg: cfg, target: t, limiter: limiter.New(cfg.Concurrency, cfg.RateLimit, a.concurrencyOf(name))}
+		l := &lane{name: name, cfg: cfg, target: t, limiter: limiter.New(cfg.Concurrency, cfg.RateLimit, a.concurrencyOf(name)), degrade: fallback.NewSwitch()}
 		l.breaker = breaker.New(cfg.Breaker, func(c breaker.Change) {
 			if c.To != breaker.Closed { // at once: nothing must get ahead of the ramp when it closes
 				l.limiter.Outage(time.Now())
@@ -80,11 +82,12 @@ func openFor(b *breaker.Breaker, now time.Time) time.Duration {
 	return 0
 }
 
-// concurrencyOf is how many calls the pools of a target make at most at once.
+// concurrencyOf is how many calls the pools make at most at once to a target, as
+// theirs or as a fallback.
 func (a *App) concurrencyOf(target string) int {
 	n := 0
 	for _, p := range a.cfg.Pools {
-		if p.Target == target {
+		if p.Target == target || fallsBackTo(a.cfg.Targets[p.Target], target) {
 			n += p.Concurrency
 		}
 	}
@@ -116,9 +119,9 @@ func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 		Handler:     a.newPipeline(name, cfg, l),
 		DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, cfg.Target),
 		Ledger:      a.attempts,
-		Gates: []pool.Gate{
-			gate.Breaker(l.breaker), gate.Limiter(l.limiter), gate.Valve(c.valve), gate.Pressure(a.pressure, cfg.Concurrency), c.pause,
-		},
+		Gates: append(a.targetGates(l),
+			gate.Valve(c.valve), gate.Pressure(a.pressure, cfg.Concurrency), c.pause,
+		),
 		Report: a.observer.report,
 	}
 	var used []job.Priority
@@ -150,7 +153,7 @@ func (a *App) sourceConfig(name string, cfg pool.Config, priority job.Priority) 
 func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipeline {
 	r := cfg.Redelivery
 	return pipeline.New(pipeline.Config{
-		Pool: name, Timeout: l.cfg.Timeout, JobTimeout: cfg.JobTimeout,
+		Pool: name, Target: l.name, Timeout: l.cfg.Timeout, Keep: int(a.cfg.Cache.MaxEntry), JobTimeout: cfg.JobTimeout,
 		Rules: pipeline.Rules{
 			MaxAttempts: r.MaxAttempts, MaxDeferrals: r.MaxDeferrals, MaxCrashes: r.MaxCrashes, MaxAge: r.MaxAge,
 			Backoff:     retry.Policy{Initial: r.InitialBackoff, Max: r.MaxBackoff, Multiplier: r.Multiplier, Jitter: redeliveryJitter},
@@ -158,7 +161,9 @@ func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipel
 		},
 	}, pipeline.Deps{
 		Target: l.target, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry,
-		OnTry: func(t pipeline.Try) { a.observer.try(l.name, t) },
+		OnTry:    func(t pipeline.Try) { a.observer.try(l.name, t) },
+		Fallback: a.chain(l.cfg.Fallback), Degrade: l.degrade, Cache: a.cache, Park: parker(dlq.New(a.conn, a.cfg.DLQ, name, l.name)),
+		OnStep: func(s pipeline.StepDone) { a.metrics.Fallback(l.name, s) },
 	})
 }
 

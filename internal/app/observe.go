@@ -148,6 +148,9 @@ func (o *observer) log(r pool.Report) {
 		slog.Duration("age", r.Age.Round(time.Millisecond)), slog.Duration("waited", r.Waited.Round(time.Microsecond)),
 		slog.Duration("took", r.Took.Round(time.Microsecond)),
 	}
+	if r.Outcome.Source != "" && r.Outcome.Source != job.Primary {
+		attrs = append(attrs, slog.String("done_by", string(r.Outcome.Source)))
+	}
 	if r.Outcome.Last.Status != 0 {
 		attrs = append(attrs, slog.Int("status", r.Outcome.Last.Status))
 	}

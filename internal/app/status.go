@@ -3,7 +3,6 @@ package app
 import (
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/workerd/workerd/internal/admin"
@@ -110,6 +109,8 @@ func (a *App) holdNote(c *compartment, reason string) string {
 		return a.pressure.State().Of
 	case job.Paused:
 		return c.pause.Note(time.Now())
+	case job.Degraded:
+		return a.targets[c.cfg.Target].degrade.State(time.Now()).Note
 	}
 	return ""
 }
@@ -158,16 +159,10 @@ func (t *tally) jobs() admin.Jobs {
 	}
 }
 
-// shownURL is a target's URL without its query, where keys like to live.
-func shownURL(raw string) string {
-	address, _, _ := strings.Cut(raw, "?")
-	return address
-}
-
 func (a *App) targetStatus(l *lane, now time.Time) admin.Target {
 	b, calls := l.breaker.Stats(now), a.observer.calls[l.name]
 	t := admin.Target{
-		Name: l.name, Kind: "http", URL: shownURL(l.cfg.HTTP.URL), Calls: calls.total.Load(), Failed: calls.failed.Load(), CallsPerSecond: calls.rate.perSecond(),
+		Name: l.name, Kind: "http", URL: l.cfg.HTTP.URL, Calls: calls.total.Load(), Failed: calls.failed.Load(), CallsPerSecond: calls.rate.perSecond(),
 		Breaker: admin.Breaker{
 			State: b.State.String(), Reason: string(b.Reason), Note: b.Note, Since: b.Since, Until: b.Until, Opens: b.Opens,
 			Total: b.Total, Bad: b.Bad, Slow: b.Slow, Probes: b.Probes, Proven: b.Proven, Rejected: b.Rejected,
@@ -199,7 +194,7 @@ func (a *App) drainStatus(pools []admin.Pool) *admin.Drain {
 
 // names are the label values of all metrics.
 func (a *App) names() metrics.Names {
-	n := metrics.Names{Version: a.opts.Version, GoVersion: runtime.Version(), Targets: sortedNames(a.cfg.Targets), Phases: phaseNames()}
+	n := metrics.Names{Version: a.opts.Version, GoVersion: runtime.Version(), Targets: sortedNames(a.cfg.Targets), Phases: phaseNames(), Fallbacks: a.steps()}
 	for _, name := range sortedNames(a.cfg.Pools) {
 		p := metrics.PoolNames{Name: name, Target: a.cfg.Pools[name].Target}
 		for priority := range job.Priority(job.Priorities) {

@@ -24,6 +24,7 @@ func (l *loader) check() {
 	}
 	l.checkTargetsOfPools()
 	l.checkUnusedTargets()
+	l.checkFallbacks()
 	l.checkConsumers()
 	l.checkFilters()
 	l.checkDeadLetters()
@@ -92,14 +93,16 @@ func (l *loader) checkUnusedTargets() {
 	names := slices.Sorted(maps.Keys(l.file.Targets))
 	used := map[string]bool{}
 	for _, p := range l.file.Pools {
-		used[p.Target] = true
-		if _, ok := l.file.Targets[p.Target]; !ok {
-			used[Nearest(p.Target, names)] = true // misspelled, not unused
+		for _, target := range l.alternatesOf(p.Target) {
+			used[target] = true
+			if _, ok := l.file.Targets[target]; !ok {
+				used[Nearest(target, names)] = true // misspelled, not unused
+			}
 		}
 	}
 	for name := range l.file.Targets {
 		if !used[name] {
-			l.problem(CodeUnused, "targets."+name, "no pool uses this target", "")
+			l.problem(CodeUnused, "targets."+name, "no pool uses this target, nor the fallback of one that is used", "")
 		}
 	}
 }
@@ -256,8 +259,10 @@ func (l *loader) checkDrain() {
 	var slowest string
 	for _, name := range slices.Sorted(maps.Keys(l.file.Pools)) {
 		p := l.file.Pools[name]
-		if t, ok := l.file.Targets[p.Target]; ok && min(p.JobTimeout, t.Timeout) > longest {
-			longest, slowest = min(p.JobTimeout, t.Timeout), name
+		for _, target := range l.alternatesOf(p.Target) {
+			if t, ok := l.file.Targets[target]; ok && min(p.JobTimeout, t.Timeout) > longest {
+				longest, slowest = min(p.JobTimeout, t.Timeout), name
+			}
 		}
 	}
 	d := l.file.Drain

@@ -80,6 +80,10 @@ func (d *decoder) value(n *yaml.Node, at place, out reflect.Value) {
 	}
 	switch out.Kind() {
 	case reflect.Struct:
+		if short, ok := shortOf(out.Type()); ok && n.Kind == yaml.ScalarNode {
+			d.value(n, place{join(at.path, short.name), at.key, short.unit}, out.Field(short.index))
+			return
+		}
 		d.structure(n, at, out)
 	case reflect.Map:
 		d.mapping(n, at, out)
@@ -252,6 +256,16 @@ func fieldsOf(t reflect.Type) (fields []field) {
 		}
 	}
 	return fields
+}
+
+// shortOf returns the field of a struct that a plain value stands for.
+func shortOf(t reflect.Type) (field, bool) {
+	for _, f := range fieldsOf(t) {
+		if t.Field(f.index).Tag.Get("short") == "true" {
+			return f, true
+		}
+	}
+	return field{}, false
 }
 
 func fieldNamed(fields []field, name string) (field, bool) {

@@ -1,13 +1,17 @@
 package config
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/workerd/workerd/internal/admin"
 	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/cache"
 	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/pressure"
@@ -35,6 +39,8 @@ type File struct {
 	Shed shed.Config `yaml:"shed"`
 	// Pressure lets fewer jobs run while the process is short of CPU or memory.
 	Pressure pressure.Config `yaml:"pressure"`
+	// Cache holds the last replies of targets, for the fallbacks that use them.
+	Cache cache.Config `yaml:"cache"`
 	// DLQ is the stream of dead letters.
 	DLQ dlq.Config `yaml:"dlq"`
 	// Attempts is where failed attempts are counted.
@@ -68,6 +74,10 @@ type TargetConfig struct {
 	Concurrency limiter.Config `yaml:"concurrency"`
 	// RateLimit bounds the calls per time, of this process.
 	RateLimit limiter.Rate `yaml:"rate_limit"`
+	// Fallback is what is done with a job that this target did not do, in this
+	// order until one of the steps has done it. At most 8. Default: the job
+	// waits or is tried again.
+	Fallback []fallback.Step `yaml:"fallback"`
 }
 
 // DrainConfig says how workerd stops after SIGTERM.
@@ -110,12 +120,13 @@ func (f File) WithDefaults() File {
 	f.Pools = each(f.Pools, func(p pool.Config) pool.Config {
 		p = p.WithDefaults()
 		if t, ok := f.Targets[p.Target]; ok && p.JobTimeout == 0 {
-			p.JobTimeout = t.jobTimeout()
+			p.JobTimeout = f.jobTimeout(t)
 		}
 		return p
 	})
 	f.Shed = f.Shed.WithDefaults()
 	f.Pressure = f.Pressure.WithDefaults()
+	f.Cache = f.Cache.WithDefaults()
 	f.DLQ = f.DLQ.WithDefaults()
 	f.Attempts = f.Attempts.WithDefaults()
 	f.Drain = f.Drain.WithDefaults()
@@ -150,21 +161,38 @@ func (c TargetConfig) WithDefaults() TargetConfig {
 	c.Breaker = c.Breaker.WithDefaults()
 	c.Concurrency = c.Concurrency.WithDefaults()
 	c.RateLimit = c.RateLimit.WithDefaults()
+	c.Fallback = slices.Clone(c.Fallback)
+	for i, s := range c.Fallback {
+		c.Fallback[i] = s.WithDefaults()
+	}
 	return c
 }
+
+// jobTimeout is enough for all calls to a target and to its fallback.
+func (f File) jobTimeout(t TargetConfig) time.Duration {
+	total := t.jobTimeout()
+	for _, s := range t.Fallback {
+		if other := f.Targets[s.Target]; s.Target != "" {
+			total += s.TimeoutOr(other.Timeout)
+		}
+	}
+	return min(total, longestJob)
+}
+
+// longestJob is the longest job_timeout.
+const longestJob = 24 * time.Hour
 
 // jobTimeout is enough for all calls of an attempt and the longest waits
 // between them, rounded up to seconds.
 func (c TargetConfig) jobTimeout() time.Duration {
-	const longest = 24 * time.Hour
 	total := float64(c.Retry.MaxAttempts) * float64(c.Timeout)
 	wait := float64(c.Retry.InitialBackoff)
 	for range min(c.Retry.MaxAttempts-1, 1000) {
 		total += min(wait, float64(c.Retry.MaxBackoff))
 		wait *= max(1, c.Retry.Multiplier)
 	}
-	if total >= float64(longest) {
-		return longest
+	if total >= float64(longestJob) {
+		return longestJob
 	}
 	return time.Duration(math.Ceil(total/float64(time.Second))) * time.Second
 }
@@ -179,6 +207,12 @@ func (c TargetConfig) Validate(problem func(field, message string)) {
 	c.Breaker.Validate(prefixed(problem, "breaker"))
 	c.Concurrency.Validate(prefixed(problem, "concurrency"))
 	c.RateLimit.Validate(prefixed(problem, "rate_limit"))
+	for i, s := range c.Fallback {
+		s.Validate(prefixed(problem, fmt.Sprintf("fallback[%d]", i)))
+	}
+	if len(c.Fallback) > fallback.MaxSteps {
+		problem("fallback", fmt.Sprintf("%d steps are not allowed, use at most %d", len(c.Fallback), fallback.MaxSteps))
+	}
 }
 
 // protocols counts the protocols that are given.

@@ -85,6 +85,7 @@ func (l *loader) validate() {
 	}
 	f.Shed.Validate(l.at("shed"))
 	f.Pressure.Validate(l.at("pressure"))
+	f.Cache.Validate(l.at("cache"))
 	f.DLQ.Validate(l.at("dlq"))
 	f.Attempts.Validate(l.at("attempts"))
 	f.Drain.Validate(l.at("drain"))

@@ -36,6 +36,9 @@ const (
 	CodeOverlap Code = "WD1009"
 	// CodeRange: a value that is not allowed.
 	CodeRange Code = "WD1010"
+	// CodeFallback: a fallback that leads back to its own target, or twice to the
+	// same.
+	CodeFallback Code = "WD1011"
 	// CodeLoop: dead letters would come back as jobs.
 	CodeLoop Code = "WD1012"
 	// CodeOutside: a filter that no subject of its stream can match.

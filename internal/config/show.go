@@ -56,7 +56,7 @@ func (f *File) baseline() File {
 	b.Pools = each(f.Pools, func(p pool.Config) pool.Config {
 		b := pool.Config{}.WithDefaults()
 		if t, ok := f.Targets[p.Target]; ok {
-			b.JobTimeout = t.jobTimeout()
+			b.JobTimeout = f.jobTimeout(t)
 		}
 		return b
 	})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/job"
 )
 
@@ -19,6 +20,8 @@ type Names struct {
 	Pools []PoolNames
 	// Targets as configured.
 	Targets []string
+	// Fallbacks are the kinds of steps in the fallback of each target.
+	Fallbacks map[string][]fallback.Kind
 	// Phases of the shutdown, in order.
 	Phases []string
 }

@@ -44,7 +44,7 @@ func New(reg prometheus.Registerer, names Names) *Metrics {
 		m.pools[p.Name] = pools.series(p.Name)
 	}
 	for _, t := range names.Targets {
-		m.targets[t] = targets.series(t)
+		m.targets[t] = targets.series(t, names.Fallbacks[t])
 	}
 	for _, what := range []string{unknownPool, unknownTarget, unknownOutcome} {
 		m.unknown[what] = unattributed.WithLabelValues(what)
@@ -74,6 +74,17 @@ func (m *Metrics) Try(target string, t pipeline.Try) {
 		return
 	}
 	s.try(t.Result, t.Took)
+}
+
+// Fallback counts one step of a target's fallback. It is the hook of
+// [pipeline.Deps].
+func (m *Metrics) Fallback(target string, step pipeline.StepDone) {
+	s, ok := m.targets[target]
+	if !ok || s.fallbacks[step] == nil {
+		m.unknown[unknownTarget].Inc()
+		return
+	}
+	s.fallbacks[step].Inc()
 }
 
 // BreakerChanged counts a change of a target's breaker. It is the listener of
@@ -137,6 +148,7 @@ type targetSeries struct {
 	attempts    map[string]prometheus.Counter
 	duration    []prometheus.Observer // by class; nil for one that makes no call
 	transitions []prometheus.Counter  // by state
+	fallbacks   map[pipeline.StepDone]prometheus.Counter
 }
 
 func (s *targetSeries) try(r job.Result, took time.Duration) {

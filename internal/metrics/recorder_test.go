@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/metrics"
 	"github.com/workerd/workerd/internal/pipeline"
@@ -212,11 +213,22 @@ func TestNew_knowsEveryReasonOfACall(t *testing.T) {
 	reg, m := start()
 	// Reasons that are decided after the calls, and never those of one.
 	never := []job.Reason{job.Decode, job.Expired, job.MaxAttempts, job.MaxAge, job.MaxDeferrals, job.Poison, job.Released, job.NoDLQ}
-	never = append(never, job.BreakerOpen, job.Limited, job.Ramping, job.RateLimited, job.Stalled, job.ValveClosed, job.Pressure, job.Paused)
+	never = append(never, job.BreakerOpen, job.Limited, job.Ramping, job.RateLimited, job.Stalled, job.ValveClosed, job.Pressure, job.Paused, job.Degraded)
 	for _, reason := range job.Reasons() {
 		if !slices.Contains(never, reason) {
 			m.Try("pdf", pipeline.Try{Result: job.Result{Class: job.Failure, Reason: reason}})
 		}
 	}
 	wants(t, scrape(t, reg), map[string]float64{`workerd_target_attempts_total{result="other",target="pdf"}`: 0})
+}
+
+func TestFallback_countsStepsOfTheTargetsThatHaveThem(t *testing.T) {
+	reg, m := start()
+	m.Fallback("mailer", pipeline.StepDone{Kind: fallback.Alternate, Result: fallback.Done})
+	m.Fallback("pdf", pipeline.StepDone{Kind: fallback.Alternate, Result: fallback.Done}) // has none
+	wants(t, scrape(t, reg), map[string]float64{
+		`workerd_fallbacks_total{result="ok",step="alternate",target="mailer"}`:     1,
+		`workerd_fallbacks_total{result="failed",step="alternate",target="mailer"}`: 0,
+		`workerd_reports_unattributed_total{what="target"}`:                         1,
+	})
 }

@@ -4,7 +4,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pipeline"
 )
 
 // poolVecs are the metrics that hooks of a pool feed.
@@ -63,29 +65,36 @@ func (v poolVecs) series(name string) *poolSeries {
 
 // targetVecs are the metrics that hooks of a pipeline and a breaker feed.
 type targetVecs struct {
-	attempts, transitions *prometheus.CounterVec
-	duration              *prometheus.HistogramVec
+	attempts, transitions, fallbacks *prometheus.CounterVec
+	duration                         *prometheus.HistogramVec
 }
 
 func newTargetVecs() targetVecs {
 	return targetVecs{
 		attempts:    prometheus.NewCounterVec(counter("target_attempts_total", "Calls made to a target, by how they ended."), []string{"target", "result"}),
 		transitions: prometheus.NewCounterVec(counter("breaker_transitions_total", "Changes of a breaker's state, by the new one."), []string{"target", "to"}),
+		fallbacks:   prometheus.NewCounterVec(counter("fallbacks_total", "Steps of a target's fallback that were taken for a job it did not do."), []string{"target", "step", "result"}),
 		duration: prometheus.NewHistogramVec(histogram("target_attempt_duration_seconds",
 			"Time a call to a target took, by what it says of the target and the job.", durationBuckets()), []string{"target", "class"}),
 	}
 }
 
 func (v targetVecs) all() []prometheus.Collector {
-	return []prometheus.Collector{v.attempts, v.transitions, v.duration}
+	return []prometheus.Collector{v.attempts, v.transitions, v.fallbacks, v.duration}
 }
 
-// series makes all series of one target.
-func (v targetVecs) series(name string) *targetSeries {
+// series makes all series of one target with a fallback of these steps.
+func (v targetVecs) series(name string, steps []fallback.Kind) *targetSeries {
 	s := &targetSeries{
 		attempts:    family(v.attempts, name, results()),
 		duration:    make([]prometheus.Observer, job.Panicked+1),
 		transitions: make([]prometheus.Counter, len(breaker.States())),
+		fallbacks:   make(map[pipeline.StepDone]prometheus.Counter),
+	}
+	for _, step := range steps {
+		for _, result := range fallback.Results() {
+			s.fallbacks[pipeline.StepDone{Kind: step, Result: result}] = v.fallbacks.WithLabelValues(name, string(step), string(result))
+		}
 	}
 	for _, c := range classes() {
 		s.duration[c] = v.duration.WithLabelValues(name, c.String())

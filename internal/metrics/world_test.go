@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/metrics"
 )
@@ -21,8 +22,9 @@ func names() metrics.Names {
 			{Name: "email", Target: "mailer", Priorities: []job.Priority{job.High, job.Low}},
 			{Name: "reports", Target: "pdf", Priorities: []job.Priority{job.Normal}},
 		},
-		Targets: []string{"mailer", "pdf"},
-		Phases:  []string{"announce", "stop", "drain"},
+		Targets:   []string{"mailer", "pdf"},
+		Fallbacks: map[string][]fallback.Kind{"mailer": {fallback.Alternate}},
+		Phases:    []string{"announce", "stop", "drain"},
 	}
 }
 

@@ -87,6 +87,7 @@ type Attempt struct {
 	Stop     retry.Stop    // why the in-process tier ended
 	Rest     time.Duration // the wait that tier asked for and did not make
 	Cause    error         // why the job's context ended; nil if it did not
+	Stepped  bool          // the target was not called, and a fallback was tried in vain
 	Before   job.Record
 	Enqueued time.Time
 }
@@ -97,11 +98,16 @@ func (r Rules) Judge(a Attempt, now time.Time, u float64) job.Outcome {
 	last := a.Last
 	switch {
 	case last.Class == job.Success:
-		return job.Outcome{Action: job.Done, Reason: job.OK}
+		return job.Outcome{Action: job.Done, Reason: job.OK, Source: job.Primary}
 	case last.Class == job.Permanent && last.Reason == job.Dropped:
 		return job.Outcome{Action: job.Drop, Reason: job.Dropped, Err: last.Err}
 	case last.Class == job.Permanent:
 		return job.Outcome{Action: job.DeadLetter, Reason: last.Reason, Charged: true, Err: last.Err}
+	case last.Class == job.Rejected && a.Stepped:
+		// Not parked: for a fallback the gate is open, and would let it run again
+		// at once. Nor held until the target is back: the fallback may be sooner.
+		a.Last.RetryAfter = 0
+		return r.throttled(a, u)
 	case last.Class == job.Rejected:
 		return job.Outcome{Action: job.Park, Reason: last.Reason, After: last.RetryAfter, Err: last.Err}
 	case last.Class == job.Ignored:
@@ -137,7 +143,8 @@ func handBack(a Attempt) job.Outcome {
 	return job.Outcome{Action: job.Release, Reason: job.Released, Err: a.Last.Err}
 }
 
-// throttled judges a job whose target asked for less: its own fault it is not.
+// throttled judges a job whose target asked for less, or is not called while
+// its fallback cannot do it either: its own fault it is not.
 func (r Rules) throttled(a Attempt, u float64) job.Outcome {
 	if a.Before.Deferrals+1 >= r.MaxDeferrals {
 		err := fmt.Errorf("given back %d times without a result (max_deferrals): %w", a.Before.Deferrals+1, errOf(a.Last))

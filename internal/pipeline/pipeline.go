@@ -1,13 +1,15 @@
 // Package pipeline is what happens to one job: calls to the target through
 // retry, limiter, breaker and timeout, and the judgement of what they mean.
 //
-//	may it run at all? ─► retry( seat( breaker permit( timeout( target call )))) ─► judge ─► Outcome
+//	may it run at all? ─► retry( seat( breaker permit( timeout( target call )))) ─► fallback ─► judge ─► Outcome
 //
 // It guarantees:
 //  1. Every job gets exactly one Outcome, whatever it, the target or a panic does.
 //  2. Every seat and every breaker permit is returned, with what the call says
 //     of the target.
 //  3. A job that is expired or cannot be read is never sent.
+//  4. What a fallback does counts for the guards of whom it calls, never for
+//     those of the target; if it fails, what the target said of the job stands.
 //
 // It settles nothing and keeps no jobs; who waits and who runs is the pool's part.
 package pipeline
@@ -21,6 +23,8 @@ import (
 	"time"
 
 	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/cache"
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/retry"
@@ -30,12 +34,16 @@ import (
 // Config of a pipeline, put together from those of its pool and target.
 type Config struct {
 	Pool string
+	// Target is its name.
+	Target string
 	// Timeout of one call.
 	Timeout time.Duration
 	// JobTimeout of all calls of an attempt and the waits between them.
 	JobTimeout time.Duration
 	// Rules by which an attempt is judged.
 	Rules Rules
+	// Keep is how many bytes of the target's answers are wanted, if any are.
+	Keep int
 }
 
 // Try is one call to the target, for whoever watches.
@@ -45,24 +53,61 @@ type Try struct {
 	Took   time.Duration
 }
 
-// Deps are a pipeline's collaborators. All are required.
+// Deps are a pipeline's collaborators. Those of a fallback may be missing; all
+// others are required.
 type Deps struct {
 	Target  target.Target
 	Limiter *limiter.Limiter
 	Breaker *breaker.Breaker
 	Retry   *retry.Loop
-	// OnTry is called after every call, from the job's goroutine. It must not block.
+	// OnTry is called after every call to the target, from the job's goroutine.
+	// It must not block.
+	OnTry func(Try)
+
+	// Fallback is the chain of steps taken, in this order, when the target did
+	// not do the job.
+	Fallback []Step
+	// Cache of a chain that has a step for it.
+	Cache *cache.Cache
+	// Park publishes a job to a subject; it returns once a stream has it.
+	Park func(ctx context.Context, subject string, j Job, why job.Outcome) error
+	// Degrade is the switch that leads straight to it.
+	Degrade *fallback.Switch
+	// OnStep is called after every step, from the job's goroutine. It must not block.
+	OnStep func(StepDone)
+}
+
+// Lane is a target with what guards it, as seen by a call.
+type Lane struct {
+	Target  target.Target
+	Limiter *limiter.Limiter
+	Breaker *breaker.Breaker
+	// Timeout of one call.
+	Timeout time.Duration
+	// OnTry is called after every call; see [Deps].
 	OnTry func(Try)
 }
 
 // Pipeline handles jobs. Any number of goroutines may use it at once.
 type Pipeline struct {
-	cfg  Config
-	deps Deps
+	cfg     Config
+	deps    Deps
+	primary *Lane
+	cached  *Step // of the chain, nil if it has none
 }
 
 // New returns a pipeline.
-func New(cfg Config, deps Deps) *Pipeline { return &Pipeline{cfg, deps} }
+func New(cfg Config, deps Deps) *Pipeline {
+	p := &Pipeline{cfg: cfg, deps: deps, primary: &Lane{
+		Target: deps.Target, Limiter: deps.Limiter, Breaker: deps.Breaker, Timeout: cfg.Timeout, OnTry: deps.OnTry,
+	}}
+	for i, s := range deps.Fallback {
+		if s.Kind() == fallback.Cached {
+			p.cached = &deps.Fallback[i]
+		}
+	}
+	return p
+}
 
 // Handle runs one attempt of a job. ctx ends with a cause when the job has to
 // be given up; no new call is begun once draining is closed. It never panics.
@@ -79,7 +124,10 @@ func (p *Pipeline) Handle(ctx context.Context, j *job.Job, before job.Record, dr
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.JobTimeout, job.ErrJobTimeout)
 	defer cancel()
-	a.tries, a.stop, a.rest = p.deps.Retry.Do(ctx, draining, a.try)
+	_, a.stop, a.rest = p.deps.Retry.Do(ctx, draining, a.try)
+	if out, done := a.instead(ctx, draining); done {
+		return out
+	}
 	a.cause = context.Cause(ctx)
 	return a.judge(time.Now())
 }
@@ -99,55 +147,85 @@ type attempt struct {
 	job    *job.Job
 	before job.Record
 
-	last  job.Result
-	calls int // made; tries refused by the breaker do not count
-	tries int
-	stop  retry.Stop
-	rest  time.Duration
-	cause error // why ctx ended, nil if it did not
+	last    job.Result // at the target
+	calls   int        // made to the target; tries refused by its guards do not count
+	made    int        // calls to anybody
+	stepped bool       // a fallback was tried, and not only refused
+	stop    retry.Stop
+	rest    time.Duration
+	cause   error // why ctx ended, nil if it did not
 }
 
-// try makes one call if limiter and breaker permit, and tells the retry loop
-// whether another could help.
+// try makes one call to the target if it is to be called, and tells the retry
+// loop whether another could help.
 func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
-	began := time.Now()
-	seat, permit, err := a.p.enter(began)
-	if err != nil {
+	var r job.Result
+	if err := a.p.degraded(time.Now()); err != nil {
+		r = refusal(err)
+	} else {
+		r = a.call(ctx, a.p.primary, n)
+	}
+	if r.Class == job.Rejected {
 		// A refusal must not hide what the calls before it said.
 		if a.calls == 0 {
-			a.last = refusal(err)
+			a.last = r
 		}
 		return retry.Verdict{}
 	}
 	a.calls++
-	a.last = job.Result{Class: job.Panicked}
+	a.last = r
+	a.remember(r)
+	return verdict(r)
+}
+
+// call makes one call over a lane if limiter and breaker permit.
+func (a *attempt) call(ctx context.Context, l *Lane, n int) (r job.Result) {
+	began := time.Now()
+	seat, permit, err := l.enter(began)
+	if err != nil {
+		return refusal(err)
+	}
+	a.made++
+	r = job.Result{Class: job.Panicked}
 	defer func() { // also after a panic: a permit that is kept would wedge the breaker
 		took := time.Since(began)
-		says := row(a.last.Class)
-		if a.last.Class == job.Throttled && a.last.RetryAfter > 0 {
-			a.p.deps.Limiter.Hold(began, began.Add(took+a.last.RetryAfter))
+		says := row(r.Class)
+		if r.Class == job.Throttled && r.RetryAfter > 0 {
+			l.Limiter.Hold(began, began.Add(took+r.RetryAfter))
 		}
-		permit.Done(began.Add(took), says.breaker, a.last.RetryAfter)
+		permit.Done(began.Add(took), says.breaker, r.RetryAfter)
 		seat.Done(began.Add(took), says.load)
-		a.p.deps.OnTry(Try{Job: a.job, Result: a.last, Took: took})
+		l.OnTry(Try{Job: a.job, Result: r, Took: took})
 	}()
-	call, cancel := context.WithTimeoutCause(ctx, a.p.cfg.Timeout, job.ErrTryTimeout)
+	call, cancel := context.WithTimeoutCause(ctx, l.Timeout, job.ErrTryTimeout)
 	defer cancel()
-	a.last = a.p.deps.Target.Call(call, target.Request{
-		Job: a.job, Pool: a.p.cfg.Pool, Attempt: a.before.Attempts + 1, Try: n, Timeout: a.p.cfg.Timeout,
+	r = l.Target.Call(call, target.Request{
+		Job: a.job, Pool: a.p.cfg.Pool, Attempt: a.before.Attempts + 1, Try: n, Timeout: l.Timeout, Keep: a.p.keep(),
 	})
-	a.last.RetryAfter = spread(a.last.RetryAfter, rand.Float64())
-	return verdict(a.last)
+	r.RetryAfter = spread(r.RetryAfter, rand.Float64())
+	return r
+}
+
+// keep is how much of an answer is wanted.
+func (p *Pipeline) keep() int {
+	if p.cached == nil {
+		return 0
+	}
+	return p.cfg.Keep
 }
 
 // enter takes a seat of the limiter and a permit of the breaker, or says who
-// refuses. The caller returns both.
-func (p *Pipeline) enter(now time.Time) (limiter.Seat, breaker.Permit, error) {
-	seat, err := p.deps.Limiter.Acquire(now)
+// refuses; of both, the breaker. The caller returns seat and permit.
+func (l *Lane) enter(now time.Time) (limiter.Seat, breaker.Permit, error) {
+	seat, err := l.Limiter.Acquire(now)
 	if err != nil {
+		if n, until := l.Breaker.Credit(now); n == 0 {
+			s := l.Breaker.Stats(now)
+			err = &breaker.OpenError{State: s.State, Until: until, RetryAfter: max(0, until.Sub(now)), Reason: s.Reason, Note: s.Note}
+		}
 		return limiter.Seat{}, breaker.Permit{}, err
 	}
-	permit, err := p.deps.Breaker.Acquire(now)
+	permit, err := l.Breaker.Acquire(now)
 	if err != nil {
 		seat.Done(now, limiter.Ignored)
 		return limiter.Seat{}, breaker.Permit{}, err
@@ -161,11 +239,14 @@ func spread(wait time.Duration, u float64) time.Duration {
 	return wait + time.Duration(u*float64(wait/10))
 }
 
-// refusal is the result of a call that limiter or breaker did not permit.
+// refusal is the result of a call that limiter, breaker or operator did not permit.
 func refusal(err error) job.Result {
 	r := job.Result{Class: job.Rejected, Reason: job.BreakerOpen, Err: err}
 	if open, ok := errors.AsType[*breaker.OpenError](err); ok {
 		r.RetryAfter = open.RetryAfter
+	}
+	if degraded, ok := errors.AsType[*DegradedError](err); ok {
+		r.Reason, r.RetryAfter = job.Degraded, max(0, time.Until(degraded.State.Until))
 	}
 	if refused, ok := errors.AsType[*limiter.RefusedError](err); ok {
 		r.Reason, r.RetryAfter = job.Reason(refused.Reason), refused.RetryAfter
@@ -175,8 +256,8 @@ func refusal(err error) job.Result {
 
 func (a *attempt) judge(now time.Time) job.Outcome {
 	out := a.p.cfg.Rules.Judge(Attempt{
-		Last: a.last, Stop: a.stop, Rest: a.rest, Cause: a.cause, Before: a.before, Enqueued: a.job.Enqueued,
+		Last: a.last, Stop: a.stop, Rest: a.rest, Cause: a.cause, Stepped: a.stepped, Before: a.before, Enqueued: a.job.Enqueued,
 	}, now, rand.Float64())
-	out.Tries, out.Last = a.calls, a.last
+	out.Tries, out.Last = a.made, a.last
 	return out
 }

@@ -142,8 +142,10 @@ func (p *Pool) setHold(hold Hold, inFlight int, now time.Time) {
 
 // setLimit is called with mu held.
 func (p *Pool) setLimit(limit int) {
-	p.limit = limit
-	p.bulkhead.SetLimit(limit) // also if it is the same: jobs may have yielded
+	if limit != p.limit {
+		p.limit = limit
+		p.bulkhead.SetLimit(limit)
+	}
 }
 
 // request asks the sources for what may start. The caller holds mu.

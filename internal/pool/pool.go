@@ -93,7 +93,7 @@ const Unlimited = math.MaxInt
 
 // HoldReasons are all reasons for which a pool may be held.
 func HoldReasons() []string {
-	return []string{"breaker", "throttled", "limit", "ramp", "rate_limit", "stalled", "valve", "pressure", "paused", "draining"}
+	return []string{"breaker", "throttled", "limit", "ramp", "rate_limit", "stalled", "valve", "pressure", "paused", "degraded", "draining"}
 }
 
 // Gate holds jobs back while they could not succeed.

@@ -1,0 +1,56 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestFallback_anotherTargetDoesTheJobsOfAnOutage: while the target is down its
+// jobs go on at another one, it gets no more than its probes, and once it is
+// back it gets the jobs again.
+func TestFallback_anotherTargetDoesTheJobsOfAnOutage(t *testing.T) {
+	n := startNATS(t)
+	var down atomic.Bool
+	down.Store(true)
+	primary := startDownstream(t, func(*http.Request) int {
+		if down.Load() {
+			return http.StatusInternalServerError
+		}
+		return http.StatusOK
+	})
+	other := startDownstream(t, func(*http.Request) int { return http.StatusOK })
+	c := connect(t, n)
+	ids := c.publish("jobs.mail.x", "during", 2000)
+	w := startWorker(t, configure(n, 10*time.Second, lane{
+		name: "mail", url: primary.url, pool: "concurrency: 8",
+		target: fmt.Sprintf("breaker: {open_for: 1s, max_open_for: 1s}, retry: {max_attempts: 1}, fallback: [other]}\n  other: {http: {url: %q}", other.url),
+	}))
+	c.awaitEmpty(60 * time.Second)
+	if len(c.deadLetters()) > 0 {
+		t.Error("jobs became dead letters")
+	}
+	b := other.books()
+	if b.done != len(ids) || b.twice > 0 {
+		t.Errorf("the other target did %d of %d jobs, %d of them twice", b.done, len(ids), b.twice)
+	}
+	if calls := w.metric("workerd_target_attempts_total", `target="mail"`); calls > 100 {
+		t.Errorf("the target was called %v times in its outage", calls)
+	}
+	if done := w.metric("workerd_fallbacks_total", `target="mail"`, `step="alternate"`, `result="ok"`); done != float64(len(ids)) {
+		t.Errorf("%v jobs done by the fallback, want %d", done, len(ids))
+	}
+
+	down.Store(false)
+	await(t, 30*time.Second, "the target gets all jobs again", func() bool {
+		before := other.books().done
+		c.publish("jobs.mail.x", fmt.Sprintf("after-%d", time.Now().UnixNano()), 20)
+		c.awaitEmpty(30 * time.Second)
+		return other.books().done == before
+	})
+	if state := w.metric("workerd_breaker_state", `target="mail"`, `state="closed"`); state != 1 {
+		t.Error("all jobs go to the target, but its breaker is not closed")
+	}
+}
