@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
+	pretty "github.com/jedib0t/go-pretty/v6/text"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
@@ -186,7 +186,7 @@ func (r *rows) render(width int) string {
 	for _, cells := range r.cells {
 		t.AppendRow(r.row(cells, width))
 	}
-	t.SetColumnConfigs([]table.ColumnConfig{{Name: "SEQ", Align: text.AlignRight}, {Name: "COUNT", Align: text.AlignRight}})
+	t.SetColumnConfigs([]table.ColumnConfig{{Name: "SEQ", Align: pretty.AlignRight}, {Name: "COUNT", Align: pretty.AlignRight}})
 	return t.Render()
 }
 
@@ -195,7 +195,7 @@ func (r *rows) snip(widest map[string]int) {
 	for _, cells := range r.cells {
 		for i, name := range r.names {
 			if n, ok := widest[name]; ok {
-				cells[i] = text.Snip(cells[i], n, "…")
+				cells[i] = pretty.Snip(cells[i], n, "…")
 			}
 		}
 	}
@@ -226,7 +226,7 @@ func (r *rows) room(width int) int {
 		}
 		widest := len(name)
 		for _, cells := range r.cells {
-			widest = max(widest, text.StringWidth(cells[i]))
+			widest = max(widest, pretty.StringWidth(cells[i]))
 		}
 		left -= widest
 	}
@@ -235,14 +235,14 @@ func (r *rows) room(width int) int {
 
 // pools names as many as fit, and counts the others.
 func pools(names []string) string {
-	if all := strings.Join(names, ", "); text.StringWidth(all) <= widestPool {
+	if all := strings.Join(names, ", "); pretty.StringWidth(all) <= widestPool {
 		return all
 	}
 	if len(names) == 1 {
 		return names[0]
 	}
 	more := fmt.Sprintf(" +%d", len(names)-1)
-	return text.Snip(names[0], widestPool-len(more), "…") + more
+	return pretty.Snip(names[0], widestPool-len(more), "…") + more
 }
 
 func none(f dlq.Filter) string {
