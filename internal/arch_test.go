@@ -36,10 +36,11 @@ func layers() map[string][]string {
 	return map[string][]string{
 		"cmd/workerd": {
 			"configs", "internal/app", "internal/admin", "internal/config", "internal/broker", "internal/demo", "internal/queue",
-			"internal/dlq", "internal/job", "internal/shutdown", "internal/secret", "internal/target", "internal/target/*", "internal/oneline",
+			"internal/dlq", "internal/job", "internal/whatif", "internal/shutdown", "internal/secret", "internal/target", "internal/target/*", "internal/oneline",
 		},
-		"configs":      {},
-		"internal/app": {"..."},
+		"configs":         {},
+		"internal/app":    {"..."},
+		"internal/whatif": {"..."}, // a whole workerd in a bubble
 		"internal/config": { // for their Config only
 			"internal/breaker", "internal/retry", "internal/target", "internal/target/*", "internal/queue",
 			"internal/pool", "internal/shed", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback", "internal/cache", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",

@@ -62,6 +62,9 @@ func fail(code int, hint, format string, args ...any) error {
 // run is the whole program but for the process around it.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return guarded(stderr, func() error {
+		if isBubble(args) {
+			return serveBubble(stdin)
+		}
 		app := newApp(stdin, stdout, stderr)
 		return app.Run(reorder(app, args))
 	})
@@ -119,8 +122,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		// The library adds help only if there is no command of that name.
 		Flags: []cli.Flag{cli.HelpFlag, &cli.BoolFlag{Name: "version", Usage: "print version and build", DisableDefaultText: true}},
 		Commands: []*cli.Command{
-			runCommand(), devCommand(), checkCommand(), showCommand(), publishCommand(), dlqCommand(), healthcheckCommand(), versionCommand(),
-			completionCommand(), helpCommand(),
+			runCommand(), devCommand(), checkCommand(), testCommand(), showCommand(), publishCommand(), dlqCommand(), healthcheckCommand(),
+			versionCommand(), completionCommand(), helpCommand(),
 		},
 	}
 	equip(app.Commands)

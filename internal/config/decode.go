@@ -33,12 +33,14 @@ type decoder struct {
 	budget      int
 	exhausted   bool
 	merging     map[*yaml.Node]bool
+	// hint says what an unknown key was probably meant to be.
+	hint func(key, path string, siblings []field) (hint, meant string)
 }
 
 func newDecoder(src *source, env Env) *decoder {
 	return &decoder{
 		src: src, expander: newExpander(env), spans: map[string]span{}, bad: map[string]bool{},
-		budget: maxValues, merging: map[*yaml.Node]bool{},
+		budget: maxValues, merging: map[*yaml.Node]bool{}, hint: unknownHint,
 	}
 }
 
@@ -149,7 +151,7 @@ func (d *decoder) structure(n *yaml.Node, at place, out reflect.Value) {
 }
 
 func (d *decoder) unknown(key *yaml.Node, at place, fields []field) {
-	hint, meant := unknownHint(key.Value, at.path, fields)
+	hint, meant := d.hint(key.Value, at.path, fields)
 	if meant != "" {
 		// What was misspelled is not missing as well.
 		d.bad[join(at.path, meant)] = true
@@ -175,8 +177,14 @@ func (d *decoder) mapping(n *yaml.Node, at place, out reflect.Value) {
 	out.Set(m)
 }
 
+// unitOne marks a list whose only item may stand for it.
+const unitOne = "one"
+
 // list decodes a sequence into a slice. An empty one is as none at all.
 func (d *decoder) list(n *yaml.Node, at place, out reflect.Value) {
+	if at.unit == unitOne && n.Kind == yaml.MappingNode {
+		n, at.unit = &yaml.Node{Kind: yaml.SequenceNode, Line: n.Line, Column: n.Column, Content: []*yaml.Node{n}}, ""
+	}
 	if !d.is(n, yaml.SequenceNode, at, out.Type()) || len(n.Content) == 0 || !d.spend(n, at, len(n.Content)) {
 		return
 	}

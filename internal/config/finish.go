@@ -14,22 +14,22 @@ const (
 
 // finish makes the problems fit to print: sorted, each said once, secrets
 // masked, with the source line.
-func (l *loader) finish() {
-	m := newMask(l.hidden)
-	for i := range l.problems {
-		p := &l.problems[i]
+func (d *decoder) finish() {
+	m := newMask(d.hidden)
+	for i := range d.problems {
+		p := &d.problems[i]
 		p.Message, p.Hint = m.text(shorterDurations(p.Message)), m.text(p.Hint)
-		p.Line = max(1, min(p.Line, len(l.src.lines)))
+		p.Line = max(1, min(p.Line, len(d.src.lines)))
 		p.Col, p.CaretLen = max(1, p.Col), max(1, p.CaretLen)
 	}
-	l.problems = l.problems.withoutEchoes()
-	l.problems.sort()
-	l.limit()
+	d.problems = d.problems.withoutEchoes()
+	d.problems.sort()
+	d.limit()
 	lines := map[int]string{}
-	for i := range l.problems {
-		p := &l.problems[i]
-		if _, ok := lines[p.Line]; !ok && len(l.src.line(p.Line)) <= longestLine {
-			lines[p.Line] = m.line(l.src.line(p.Line))
+	for i := range d.problems {
+		p := &d.problems[i]
+		if _, ok := lines[p.Line]; !ok && len(d.src.line(p.Line)) <= longestLine {
+			lines[p.Line] = m.line(d.src.line(p.Line))
 		}
 		p.SourceLine = lines[p.Line]
 	}
@@ -53,19 +53,19 @@ func (ps Problems) withoutEchoes() Problems {
 	return kept
 }
 
-func (l *loader) limit() {
-	more := len(l.problems) - maxProblems
+func (d *decoder) limit() {
+	more := len(d.problems) - maxProblems
 	if more <= 0 {
 		return
 	}
-	errs := len(l.problems[maxProblems:].Errors())
-	l.problems = l.problems[:maxProblems]
-	last := l.problems[maxProblems-1]
+	errs := len(d.problems[maxProblems:].Errors())
+	d.problems = d.problems[:maxProblems]
+	last := d.problems[maxProblems-1]
 	code, severity := CodeSyntax, Error
 	if errs == 0 {
 		code, severity = CodeUnused, Warning
 	}
-	l.problems = append(l.problems, Problem{
+	d.problems = append(d.problems, Problem{
 		File: last.File, Line: last.Line, Col: last.Col, CaretLen: 1, Code: code, Severity: severity,
 		Message: fmt.Sprintf("%d problems more", more),
 	})

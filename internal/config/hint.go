@@ -32,6 +32,18 @@ func unknownHint(key, path string, siblings []field) (hint, meant string) {
 	return "known here: " + strings.Join(names, ", "), ""
 }
 
+// nearHint knows the keys beside the unknown one only.
+func nearHint(key, _ string, siblings []field) (hint, meant string) {
+	names := make([]string, len(siblings))
+	for i, f := range siblings {
+		names[i] = f.name
+	}
+	if near := Nearest(key, names); near != "" {
+		return fmt.Sprintf("did you mean %q?", near), near
+	}
+	return "known here: " + strings.Join(names, ", "), ""
+}
+
 // whereIs finds a key in another part of the configuration, the nearer the
 // better.
 func whereIs(key, path string) (parent string) {

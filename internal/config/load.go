@@ -122,23 +122,23 @@ func (l *loader) at(path string) func(field, message string) {
 // problem reports something about the value at a path. It stands where the
 // value was written, or else where its nearest parent was. Nothing is said of
 // values that could not be read.
-func (l *loader) problem(code Code, path, message, hint string) {
-	if l.isBad(path, code == CodeRequired || code == CodeOneOf) {
+func (d *decoder) problem(code Code, path, message, hint string) {
+	if d.isBad(path, code == CodeRequired || code == CodeOneOf) {
 		return
 	}
 	where := path
-	for where != "" && !l.isWritten(where) {
+	for where != "" && !d.isWritten(where) {
 		where = parentOf(where)
 	}
-	at, ok := l.spans[where]
+	at, ok := d.spans[where]
 	if !ok {
 		at = span{1, 1, 1}
 	}
-	l.report(place{path: path}, at, finding{code, message, hint})
+	d.report(place{path: path}, at, finding{code, message, hint})
 }
 
-func (l *loader) isWritten(path string) bool {
-	_, ok := l.spans[path]
+func (d *decoder) isWritten(path string) bool {
+	_, ok := d.spans[path]
 	return ok
 }
 
@@ -146,14 +146,14 @@ func parentOf(path string) string { return path[:max(0, strings.LastIndexAny(pat
 
 // isBad tells whether a path, something above it, or (of a value that is
 // missing) something below it is known to be wrong.
-func (l *loader) isBad(path string, missing bool) bool {
+func (d *decoder) isBad(path string, missing bool) bool {
 	for above := path; above != ""; above = parentOf(above) {
-		if l.bad[above] {
+		if d.bad[above] {
 			return true
 		}
 	}
 	if missing {
-		for bad := range l.bad {
+		for bad := range d.bad {
 			if strings.HasPrefix(bad, path+".") || strings.HasPrefix(bad, path+"[") {
 				return true
 			}
