@@ -105,6 +105,7 @@ func New(cfg *config.File, opts Options) (_ *App, err error) {
 		return nil, err
 	}
 	opened = append(opened, a.conn.Close)
+	a.conn.Need(Permissions(cfg))
 	a.attempts = attempts.New(a.conn, cfg.Attempts)
 	if err = a.build(); err != nil {
 		return nil, err

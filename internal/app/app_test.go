@@ -45,14 +45,16 @@ type kit struct {
 	calls  atomic.Int64
 	answer atomic.Int64 // status; 0: wait until the caller gives up
 
+	mu      sync.Mutex            // for decide
 	decide  func(body string) int // instead of answer, if set before the start
 	breaker string                // what is configured
 	retry   string
 	pool    string // what is configured beside
 }
 
-func newKit(t *testing.T) *kit {
-	b := natstest.Start(t)
+func newKit(t *testing.T) *kit { return newKitOn(t, natstest.Start(t)) }
+
+func newKitOn(t *testing.T, b *natstest.Broker) *kit {
 	_, js := b.Connect()
 	k := &kit{t: t, broker: b, js: js, breaker: "{open_for: 1h}", retry: "{max_attempts: 1}", pool: "redelivery: {initial_backoff: 50ms}"}
 	k.answer.Store(http.StatusOK)

@@ -131,23 +131,12 @@ func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 			continue
 		}
 		used = append(used, priority)
-		c.sources[priority] = a.conn.Source(a.sourceConfig(name, cfg, priority))
+		c.sources[priority] = a.conn.Source(sourceConfig(a.cfg, name, cfg, priority))
 		deps.Sources[priority] = c.sources[priority]
 	}
 	deps.Shares = a.cfg.Shed.For(used)
 	c.pool = pool.New(name, cfg, deps)
 	return c
-}
-
-func (a *App) sourceConfig(name string, cfg pool.Config, priority job.Priority) queue.SourceConfig {
-	s := queue.SourceConfig{
-		Stream: cfg.Stream, Consumer: name + "-" + priority.String(), Subjects: cfg.Subjects[priority.String()],
-		Priority: priority, AckWait: cfg.AckWait, MaxMessage: cfg.MaxMessage, Limit: cfg.Concurrency + cfg.Prefetch,
-	}
-	if stream, ok := a.cfg.Streams[cfg.Stream]; ok {
-		s.Create = &stream
-	}
-	return s
 }
 
 func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipeline {

@@ -42,6 +42,7 @@ func (a *App) watch(ctx context.Context) {
 		a.observer.takeRates(time.Now())
 		a.pressure.Note(pressure.Read())
 		a.conn.Remind(time.Now())
+		a.conn.TryPermissions(time.Now())
 		if time.Since(asked) >= lagInterval {
 			a.askLag(ctx)
 			asked = time.Now()

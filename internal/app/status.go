@@ -3,6 +3,7 @@ package app
 import (
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/workerd/workerd/internal/admin"
@@ -39,12 +40,9 @@ func (a *App) Status() admin.Status {
 // open or a pool that is held does not make it unready; no other replica would
 // do better.
 func (a *App) Ready() []admin.Check {
-	checks := []admin.Check{{Name: "shutdown", OK: !a.draining()}, {Name: "nats", OK: a.conn.Connected()}}
+	checks := []admin.Check{{Name: "shutdown", OK: !a.draining()}, a.natsCheck()}
 	if a.draining() {
 		checks[0].Message = "this replica is shutting down"
-	}
-	if !a.conn.Connected() {
-		checks[1].Message = "not connected to " + a.natsConfig().Address()
 	}
 	for _, name := range sortedNames(a.pools) {
 		check := admin.Check{Name: "pool:" + name, OK: true}
@@ -52,13 +50,25 @@ func (a *App) Ready() []admin.Check {
 			if s == nil {
 				continue
 			}
-			if st := s.Stats(); !st.Ready {
+			switch st := s.Stats(); {
+			case !st.Ready:
 				check.OK, check.Message = false, "consumer "+st.Consumer+": "+st.Problem
+			case check.OK && st.Notice != "":
+				check.Message = st.Notice
 			}
 		}
 		checks = append(checks, check)
 	}
 	return checks
+}
+
+// natsCheck: connected, and permitted to do what is needed.
+func (a *App) natsCheck() admin.Check {
+	problems := a.conn.Missing()
+	if !a.conn.Connected() {
+		problems = []string{a.conn.Outage(time.Now())}
+	}
+	return admin.Check{Name: "nats", OK: len(problems) == 0, Message: strings.Join(problems, "; ")}
 }
 
 // Live implements admin.Backend: whoever answers is alive. Dependencies do not
@@ -240,7 +250,7 @@ func (c *compartment) metrics() (list [job.Priorities]func() metrics.Consumer) {
 		list[priority] = func() metrics.Consumer {
 			st, lag := s.Stats(), c.lag.all()[priority]
 			return metrics.Consumer{
-				Delivered: st.Delivered, Suppressed: st.Suppressed, Pending: lag.Pending, AckPending: lag.AckPending,
+				Delivered: st.Delivered, Suppressed: st.Suppressed, Lost: st.Lost, Pending: lag.Pending, AckPending: lag.AckPending,
 				Redelivered: lag.Redelivered, WaitingPulls: lag.Waiting,
 			}
 		}

@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -252,15 +253,26 @@ func (l *Ledger) forget(key string) {
 	delete(l.memory, key)
 }
 
-// plainKey is what a key of a bucket may be written with.
-var plainKey = regexp.MustCompile(`^[-_=a-zA-Z0-9]+\.[-_=a-zA-Z0-9]+\.[0-9]+$`)
+// plainName is what a key of a bucket may be written with.
+var plainName = regexp.MustCompile(`^[-_=a-zA-Z0-9]+$`)
 
 // key of a job: its consumer is in it, as two consumers of a stream try the
 // same job independently.
 func key(j *job.Job) string {
-	k := fmt.Sprintf("%s.%s.%d", j.Stream, j.Consumer, j.Sequence)
-	if plainKey.MatchString(k) {
-		return k
+	p, number := prefix(j.Stream, j.Consumer), strconv.FormatUint(j.Sequence, 10)
+	if p == encoded {
+		return p + base64.RawURLEncoding.EncodeToString([]byte(j.Stream+"."+j.Consumer+"."+number))
 	}
-	return "encoded." + base64.RawURLEncoding.EncodeToString([]byte(k))
+	return p + number
+}
+
+// encoded precedes the keys of consumers whose names cannot be in a key.
+const encoded = "encoded."
+
+// prefix of the keys of a consumer's jobs, with its final dot.
+func prefix(stream, consumer string) string {
+	if plainName.MatchString(stream) && plainName.MatchString(consumer) {
+		return stream + "." + consumer + "."
+	}
+	return encoded
 }

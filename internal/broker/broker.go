@@ -37,11 +37,14 @@ type Config struct {
 	// Lazy leaves syncing to disk to the server's own interval: fit for
 	// tests, where nobody pulls the plug.
 	Lazy bool
+	// Access says who may connect. Default: everybody.
+	Access Access
 }
 
 // Server is a running broker.
 type Server struct {
 	s    *server.Server
+	cfg  Config
 	lock *os.File
 }
 
@@ -63,7 +66,7 @@ func Start(cfg Config) (*Server, error) {
 		_ = lock.Close() // gives the lock back
 		return nil, fmt.Errorf("broker: %w", err)
 	}
-	return &Server{s, lock}, nil
+	return &Server{s, cfg, lock}, nil
 }
 
 func start(o *server.Options, l *listener) (*server.Server, error) {
@@ -127,7 +130,6 @@ func options(cfg Config) *server.Options {
 		// The server's own signal handling would exit this process.
 		NoSigs:                 true,
 		NoLog:                  true,
-		JetStream:              true,
 		StoreDir:               cfg.StoreDir,
 		SyncAlways:             !cfg.Lazy,
 		JetStreamMaxMemory:     256 << 20,
@@ -144,6 +146,7 @@ func options(cfg Config) *server.Options {
 	if o.JetStreamMaxStore == 0 {
 		o.JetStreamMaxStore = 10 << 30
 	}
+	cfg.Access.applyTo(o)
 	return o
 }
 

@@ -156,13 +156,14 @@ func (d poolDescs) collect(out emitter, p PoolNames, s pool.Stats, now time.Time
 
 // queueDescs are the series of a pool's consumers.
 type queueDescs struct {
-	received, suppressed, pending, ackPending, redelivered, waitingPulls *prometheus.Desc
+	received, suppressed, lost, pending, ackPending, redelivered, waitingPulls *prometheus.Desc
 }
 
 func newQueueDescs() queueDescs {
 	return queueDescs{
 		received:     desc("jobs_received_total", "Deliveries from the broker.", "pool"),
 		suppressed:   desc("redeliveries_suppressed_total", "Deliveries of jobs that were in hand or done here already, and so were not run.", "pool"),
+		lost:         desc("jobs_expired_unprocessed_total", "Jobs the stream dropped before anybody took them (too old, too many, purged); at least so many, each replica counts them, use max().", "pool"),
 		pending:      desc("consumer_pending", "Jobs in the stream that nobody was given; one replica's view, use max().", "pool", "priority"),
 		ackPending:   desc("consumer_ack_pending", "Jobs that some replica holds or that wait for their delay; one replica's view, use max().", "pool", "priority"),
 		redelivered:  desc("consumer_redelivered", "Jobs among the ack pending ones that were delivered more than once; use max().", "pool", "priority"),
@@ -171,11 +172,12 @@ func newQueueDescs() queueDescs {
 }
 
 func (d queueDescs) collect(out emitter, p PoolNames, consumers [job.Priorities]func() Consumer) {
-	var received, suppressed uint64
+	var received, suppressed, lost uint64
 	for _, priority := range p.Priorities {
 		c, name := read(consumers[priority]), priority.String()
 		received += c.Delivered
 		suppressed += c.Suppressed
+		lost += c.Lost
 		out.gauge(d.pending, float64(c.Pending), p.Name, name)
 		out.gauge(d.ackPending, float64(c.AckPending), p.Name, name)
 		out.gauge(d.redelivered, float64(c.Redelivered), p.Name, name)
@@ -183,6 +185,7 @@ func (d queueDescs) collect(out emitter, p PoolNames, consumers [job.Priorities]
 	}
 	out.counter(d.received, received, p.Name)
 	out.counter(d.suppressed, suppressed, p.Name)
+	out.counter(d.lost, lost, p.Name)
 }
 
 // targetDescs are the series of a target's guards.

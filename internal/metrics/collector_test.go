@@ -87,7 +87,7 @@ func TestWatch_gaugesShowTheSnapshots(t *testing.T) {
 			Consumers: map[string][job.Priorities]func() metrics.Consumer{"email": {
 				job.High: func() metrics.Consumer { return metrics.Consumer{Delivered: 5, Pending: 7, WaitingPulls: 1} },
 				job.Low: func() metrics.Consumer {
-					return metrics.Consumer{Delivered: 6, Suppressed: 2, AckPending: 9, Redelivered: 8}
+					return metrics.Consumer{Delivered: 6, Suppressed: 2, Lost: 4, AckPending: 9, Redelivered: 8}
 				},
 			}},
 			Targets: map[string]func() metrics.Target{"pdf": func() metrics.Target {
@@ -111,6 +111,7 @@ func TestWatch_gaugesShowTheSnapshots(t *testing.T) {
 			`workerd_pool_last_completion_timestamp_seconds{pool="email"}`: float64(now.Unix()),
 			`workerd_jobs_received_total{pool="email"}`:                    11,
 			`workerd_redeliveries_suppressed_total{pool="email"}`:          2,
+			`workerd_jobs_expired_unprocessed_total{pool="email"}`:         4,
 			`workerd_consumer_pending{pool="email",priority="high"}`:       7,
 			`workerd_consumer_ack_pending{pool="email",priority="low"}`:    9,
 			`workerd_consumer_redelivered{pool="email",priority="low"}`:    8,

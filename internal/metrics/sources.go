@@ -31,6 +31,9 @@ type Consumer struct {
 	// Delivered jobs since the start. Suppressed ones among them were in hand
 	// or done here already and got no report of their own.
 	Delivered, Suppressed uint64
+	// Lost jobs left the stream undelivered since the start, all replicas seen
+	// together.
+	Lost uint64
 	// Pending jobs that nobody was given yet.
 	Pending uint64
 	// AckPending jobs that somebody holds or that wait for their delay, and

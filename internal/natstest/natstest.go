@@ -25,7 +25,13 @@ type Broker struct {
 // Start runs a broker until the test ends.
 func Start(t testing.TB) *Broker {
 	t.Helper()
-	b := &Broker{t: t, cfg: broker.Config{Port: -1, StoreDir: t.TempDir(), Lazy: true}}
+	return StartFor(t, broker.Access{})
+}
+
+// StartFor runs a broker for those who may connect, until the test ends.
+func StartFor(t testing.TB, who broker.Access) *Broker {
+	t.Helper()
+	b := &Broker{t: t, cfg: broker.Config{Port: -1, StoreDir: t.TempDir(), Lazy: true, Access: who}}
 	b.start()
 	b.url, b.cfg.Port = b.s.URL(), b.s.Port()
 	t.Cleanup(b.Stop)
@@ -59,10 +65,31 @@ func (b *Broker) Restart() {
 	b.start()
 }
 
-// Connect returns a plain client of the broker, closed when the test ends.
-func (b *Broker) Connect() (*nats.Conn, jetstream.JetStream) {
+// RestartEmpty starts the server again with nothing in its store.
+func (b *Broker) RestartEmpty() {
 	b.t.Helper()
-	nc, err := nats.Connect(b.url, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	b.Stop()
+	b.cfg.StoreDir = b.t.TempDir()
+	b.start()
+}
+
+// Admit changes who may connect while the broker runs, and after a restart.
+func (b *Broker) Admit(who broker.Access) {
+	b.t.Helper()
+	b.cfg.Access = who
+	if b.s == nil {
+		return
+	}
+	if err := b.s.Admit(who); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// Connect returns a plain client of the broker, closed when the test ends.
+func (b *Broker) Connect(opts ...nats.Option) (*nats.Conn, jetstream.JetStream) {
+	b.t.Helper()
+	opts = append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.IgnoreAuthErrorAbort()}, opts...)
+	nc, err := nats.Connect(b.url, opts...)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ const (
 	reconnectFirst   = 100 * time.Millisecond
 	reconnectLongest = 5 * time.Second
 	apiTimeout       = 5 * time.Second
+	leaveTimeout     = time.Second // of what is done before a server is left
 )
 
 // Conn is a connection to NATS that never gives up: it reconnects for ever,
@@ -31,20 +32,25 @@ const (
 type Conn struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
-	address string // without credentials
-	domain  string // JetStream domain, empty for the server's own
+	cfg     Config
 	log     *slog.Logger
 	settler *settler
 
 	ensuring sync.Mutex // held while a stream is looked up and created
 
+	life   context.Context // ends with Close
+	end    context.CancelFunc
+	moving sync.WaitGroup // leaving a server that is about to stop
+
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change of the connection
-	denied  string        // last permission violation the server told us of
+	denied  denials
 	outage  outage
 	// reported by the client last: what is wrong with a connection comes as
 	// often as somebody provokes it.
 	reported outage
+	streams  map[string]streamState // as told last
+	once     map[string]bool        // lines that are not said again
 }
 
 // Dial starts connecting and returns at once; whether it has succeeded is told
@@ -52,7 +58,9 @@ type Conn struct {
 // malformed addresses. With more, for example [nats.InProcessServer], it can be
 // said in another way how to get there.
 func Dial(cfg Config, log *slog.Logger, more ...nats.Option) (*Conn, error) {
-	c := &Conn{log: log, address: cfg.Address(), domain: cfg.JetstreamDomain, changed: make(chan struct{})}
+	c := &Conn{cfg: cfg, log: log, changed: make(chan struct{}), streams: map[string]streamState{}, once: map[string]bool{}}
+	c.denied.missing = map[string]denial{}
+	c.life, c.end = context.WithCancel(context.Background())
 	opts, err := c.options(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
@@ -96,13 +104,11 @@ func (c *Conn) options(cfg Config) ([]nats.Option, error) {
 		nats.PermissionErrOnSubscribe(true),
 		nats.ConnectHandler(func(nc *nats.Conn) {
 			c.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted())
-			c.endOutage()
-			c.announce()
+			c.connected(nc)
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			c.log.Info("reconnected to NATS", "url", nc.ConnectedUrlRedacted())
-			c.endOutage()
-			c.announce()
+			c.connected(nc)
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
@@ -116,40 +122,9 @@ func (c *Conn) options(cfg Config) ([]nats.Option, error) {
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { c.announce() }),
 		nats.ErrorHandler(c.asyncError),
+		nats.LameDuckModeHandler(c.leave),
 	}
 	return appendAuth(opts, cfg)
-}
-
-func appendAuth(opts []nats.Option, cfg Config) ([]nats.Option, error) {
-	if cfg.Creds != "" {
-		if _, err := os.Stat(cfg.Creds); err != nil {
-			return nil, fmt.Errorf("creds: %w", err)
-		}
-		opts = append(opts, nats.UserCredentials(cfg.Creds))
-	}
-	if cfg.NKey != "" {
-		nkey, err := nats.NkeyOptionFromSeed(cfg.NKey)
-		if err != nil {
-			return nil, fmt.Errorf("nkey %s: %w", cfg.NKey, err)
-		}
-		opts = append(opts, nkey)
-	}
-	if cfg.User != "" {
-		opts = append(opts, nats.UserInfo(cfg.User, cfg.Password.Reveal()))
-	}
-	if cfg.Token != "" {
-		opts = append(opts, nats.Token(cfg.Token.Reveal()))
-	}
-	if cfg.CA != "" {
-		opts = append(opts, nats.RootCAs(cfg.CA))
-	}
-	if cfg.Cert != "" {
-		opts = append(opts, nats.ClientCert(cfg.Cert, cfg.Key))
-	}
-	if cfg.TLSFirst {
-		opts = append(opts, nats.TLSHandshakeFirst())
-	}
-	return opts, nil
 }
 
 // reconnectDelay doubles from reconnectFirst to reconnectLongest, jittered downwards
@@ -158,6 +133,31 @@ func reconnectDelay(attempts int) time.Duration {
 	d := reconnectFirst << min(attempts, 6)
 	d = min(d, reconnectLongest)
 	return d - time.Duration(rand.Float64()*0.5*float64(d))
+}
+
+func (c *Conn) connected(nc *nats.Conn) {
+	c.endOutage()
+	if text := serverAdvice(nc.ConnectedServerVersion()); text != "" {
+		c.sayOnce(slog.LevelWarn, text)
+	}
+	c.announce()
+}
+
+// leave goes to another server of the cluster when this one is about to stop:
+// its streams are silent already, and it would end the connection in the end.
+// What is being settled is settled here first, if that is still possible.
+func (c *Conn) leave(nc *nats.Conn) {
+	if len(nc.Servers()) < 2 {
+		c.log.Warn("the NATS server is about to stop, and no other is known", "url", nc.ConnectedUrlRedacted())
+		return
+	}
+	c.log.Info("the NATS server is about to stop, going to another", "url", nc.ConnectedUrlRedacted())
+	c.moving.Go(func() {
+		ctx, cancel := context.WithTimeout(c.life, leaveTimeout)
+		defer cancel()
+		_ = c.Flush(ctx)        // what is not confirmed is sent again
+		_ = nc.ForceReconnect() // fails only if the connection is closed
+	})
 }
 
 // announce wakes whoever waits for a change of the connection.
@@ -169,14 +169,12 @@ func (c *Conn) announce() {
 }
 
 func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	if c.refused(err) {
+		return
+	}
 	subject := ""
 	if sub != nil {
 		subject = sub.Subject
-	}
-	if errors.Is(err, nats.ErrPermissionViolation) {
-		c.mu.Lock()
-		c.denied = err.Error()
-		c.mu.Unlock()
 	}
 	if errors.Is(err, nats.ErrBadHeaderMsg) {
 		return // the job itself comes too, and its own line says so
@@ -196,19 +194,35 @@ func (c *Conn) Changed() <-chan struct{} {
 	return c.changed
 }
 
-// explain adds to an error what the server said about permissions: a call that
-// is not permitted is never answered and looks like a time-out otherwise.
+// explain makes a sentence of an error of the API. A call that is not
+// permitted is never answered: it is the server's complaint that says why.
 func (c *Conn) explain(err error) error {
-	if err == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) {
+	timeout := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		return &explained{err, "JetStream is not enabled for the account of this NATS user"}
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+		return &explained{err, "JetStream is not enabled on the NATS server"}
+	case !timeout:
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.denied == "" {
-		return err
+	if why := c.lastRefusal(time.Now()); why != "" {
+		return &explained{err, why}
 	}
-	return fmt.Errorf("%w (%s)", err, c.denied)
+	return &explained{err, "JetStream did not answer within " + apiTimeout.String() + ": no leader, or overloaded"}
 }
+
+// explained is an error in words for people.
+type explained struct {
+	error
+	text string
+}
+
+// Error implements error.
+func (e *explained) Error() string { return e.text }
+
+// Unwrap keeps what it was for those who branch.
+func (e *explained) Unwrap() error { return e.error }
 
 // Connected tells whether the server can be reached right now.
 func (c *Conn) Connected() bool { return c.nc.IsConnected() }
@@ -260,6 +274,8 @@ func (c *Conn) Flush(ctx context.Context) error { return c.settler.flush(ctx) }
 
 // Close ends the connection. Whatever is not confirmed by then may be repeated.
 func (c *Conn) Close() {
+	c.end()
+	c.moving.Wait()
 	c.settler.close()
 	c.nc.Close()
 }

@@ -4,18 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"log/slog"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 // apiSubject returns the subject of a JetStream API call.
-func (c *Conn) apiSubject(call string) string {
-	if c.domain != "" {
-		return "$JS." + c.domain + ".API." + call
-	}
-	return jetstream.DefaultAPIPrefix + call
-}
+func (c *Conn) apiSubject(call string) string { return c.cfg.API(call) }
 
 // EnsureStream creates a stream if it is absent. One that exists is left as it
 // is; the differences that matter to a worker are returned as warnings.
@@ -100,20 +95,34 @@ func (p *puller) ensureConsumer(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("consumer %s of stream %s: %w", p.cfg.Consumer, p.cfg.Stream, err)
 	}
-	return p.adopt(c.CachedInfo().Config)
+	return p.adopt(ctx, c.CachedInfo())
 }
 
 func (p *puller) createConsumer(ctx context.Context) error {
-	c, err := p.conn.js.CreateConsumer(ctx, p.cfg.Stream, consumerConfig(p.cfg))
+	cfg := consumerConfig(p.cfg)
+	if seq := p.resumeFrom(ctx); seq > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, seq
+	}
+	c, err := p.conn.js.CreateConsumer(ctx, p.cfg.Stream, cfg)
 	if errors.Is(err, jetstream.ErrConsumerExists) { // lost a race with another replica
 		if c, err = p.conn.js.Consumer(ctx, p.cfg.Stream, p.cfg.Consumer); err == nil {
-			return p.adopt(c.CachedInfo().Config)
+			return p.adopt(ctx, c.CachedInfo())
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("create consumer %s of stream %s: %w", p.cfg.Consumer, p.cfg.Stream, err)
 	}
-	return p.adopt(c.CachedInfo().Config)
+	p.sayCreated(cfg)
+	return p.adopt(ctx, c.CachedInfo())
+}
+
+func (p *puller) sayCreated(cfg jetstream.ConsumerConfig) {
+	log := p.conn.log.With("stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "subjects", p.cfg.Subjects)
+	if p.seen().created == 0 {
+		log.Info("created the consumer")
+		return
+	}
+	log.Warn("the consumer had gone and was made anew; the broker has forgotten what was delivered", "from_sequence", max(1, cfg.OptStartSeq))
 }
 
 // consumerConfig is what a consumer of ours looks like. The server counts no
@@ -139,53 +148,50 @@ func consumerConfig(cfg SourceConfig) jetstream.ConsumerConfig {
 	return c
 }
 
-// adopt checks a consumer that exists and takes over its ack_wait.
-func (p *puller) adopt(is jetstream.ConsumerConfig) error {
+// adopt checks a consumer that exists, takes over its ack_wait, and remembers
+// what it is like.
+func (p *puller) adopt(ctx context.Context, i *jetstream.ConsumerInfo) error {
+	is := i.Config
 	switch {
 	case is.AckPolicy != jetstream.AckExplicitPolicy:
-		return fmt.Errorf("consumer %s has ack policy %v: workerd needs explicit", p.cfg.Consumer, is.AckPolicy)
+		return fmt.Errorf("consumer %s of stream %s has ack policy %v, workerd needs explicit: delete it, and workerd makes it anew", p.cfg.Consumer, p.cfg.Stream, is.AckPolicy)
 	case is.DeliverSubject != "":
-		return fmt.Errorf("consumer %s is a push consumer: workerd needs a pull consumer", p.cfg.Consumer)
+		return fmt.Errorf("consumer %s of stream %s is a push consumer, workerd needs a pull consumer: delete it, and workerd makes it anew", p.cfg.Consumer, p.cfg.Stream)
 	}
-	warn := func(what string, is, want any) {
-		p.conn.log.Warn("consumer differs from the configuration; it is left as it is",
-			"consumer", p.cfg.Consumer, "setting", what, "is", is, "configured", want)
+	notice, err := p.checkFilters(ctx, is)
+	if err != nil {
+		return err
 	}
 	if is.AckWait != p.AckWait() {
-		warn("ack_wait", is.AckWait, p.cfg.AckWait)
 		p.ackWait.Store(int64(is.AckWait))
+		p.recent.extendAll() // their leases may be shorter now
 	}
-	if is.MaxDeliver > 0 {
-		warn("max_deliver", is.MaxDeliver, "unlimited; the server will strand jobs after that many deliveries")
-	}
-	if len(is.BackOff) > 0 {
-		warn("backoff", is.BackOff, "none; it distorts the delays of redelivery")
-	}
-	if is.MaxAckPending > 0 && is.MaxAckPending < p.cfg.Limit {
-		warn("max_ack_pending", is.MaxAckPending, p.cfg.Limit)
-	}
+	p.warnOfDrift(is)
+	p.remember(settingsOf(i), notice)
 	return nil
 }
 
-// Lag is how far a consumer is behind.
-type Lag struct {
-	// Pending jobs nobody was given, AckPending ones that somebody holds or
-	// that wait for their delay, Redelivered ones among them.
-	Pending    uint64
-	AckPending int
-	// Redelivered jobs among AckPending, Waiting pull requests of all replicas.
-	Redelivered, Waiting int
-	At                   time.Time
+// warnOfDrift says how a consumer differs from what workerd would make, each
+// thing once.
+func (p *puller) warnOfDrift(is jetstream.ConsumerConfig) {
+	if is.AckWait != p.cfg.AckWait {
+		p.differs("ack_wait", is.AckWait, p.cfg.AckWait)
+	}
+	if is.AckWait < leastAckWait {
+		p.conn.sayOnce(slog.LevelInfo, fmt.Sprintf("consumer %s gives a lease (ack_wait) of %s only: an election or a restart of the broker takes 5 to 10 s and then repeats what is running; prefer 30s", p.cfg.Consumer, is.AckWait))
+	}
+	if is.MaxDeliver > 0 {
+		p.differs("max_deliver", is.MaxDeliver, "unlimited; the server will strand jobs after that many deliveries")
+	}
+	if len(is.BackOff) > 0 {
+		p.differs("backoff", is.BackOff, "none; it distorts the delays of redelivery")
+	}
+	if is.MaxAckPending > 0 && is.MaxAckPending < p.cfg.Limit {
+		p.differs("max_ack_pending", is.MaxAckPending, p.cfg.Limit)
+	}
 }
 
-// Lag asks the broker; once per some seconds is fine.
-func (s *Source) Lag(ctx context.Context) (Lag, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	c, err := s.conn.js.Consumer(ctx, s.cfg.Stream, s.cfg.Consumer)
-	if err != nil {
-		return Lag{}, fmt.Errorf("consumer %s: %w", s.cfg.Consumer, s.conn.explain(err))
-	}
-	i := c.CachedInfo()
-	return Lag{Pending: i.NumPending, AckPending: i.NumAckPending, Redelivered: i.NumRedelivered, Waiting: i.NumWaiting, At: time.Now()}, nil
+func (p *puller) differs(what string, is, want any) {
+	p.conn.sayOnce(slog.LevelWarn, "consumer differs from the configuration; it is left as it is",
+		"stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "setting", what, "is", is, "configured", want)
 }

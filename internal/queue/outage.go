@@ -29,6 +29,21 @@ func (c *Conn) Remind(now time.Time) {
 	}
 }
 
+// Outage says in a sentence why NATS cannot be reached, "" if it can.
+func (c *Conn) Outage(now time.Time) string {
+	if c.Connected() {
+		return ""
+	}
+	c.mu.Lock()
+	o := c.outage
+	c.mu.Unlock()
+	text := "not connected to " + c.cfg.Address()
+	if o.err == "" {
+		return text
+	}
+	return text + " for " + now.Sub(o.since).Round(time.Second).String() + ": " + o.err
+}
+
 func (c *Conn) complain(now time.Time, err error) {
 	// The first try ends with this error; the next one tells why.
 	if err == nil || errors.Is(err, nats.ErrNoServers) {
@@ -38,7 +53,7 @@ func (c *Conn) complain(now time.Time, err error) {
 	due, lasts := c.outage.speak(now, err.Error())
 	c.mu.Unlock()
 	if due {
-		c.log.Warn("cannot reach NATS, trying until it answers", "url", c.address, "err", err, "for", lasts.Round(time.Second))
+		c.log.Warn("cannot reach NATS, trying until it answers", "url", c.cfg.Address(), "err", err, "for", lasts.Round(time.Second))
 	}
 }
 

@@ -40,13 +40,14 @@ type puller struct {
 	msgs chan *nats.Msg
 	book book
 
-	sub      *nats.Subscription
-	prefix   string // inbox of this epoch, with its final dot
-	subject  string // of pull requests
-	requests uint64
-	old      []retired
-	lastSeen time.Time
-	forged   forgeries
+	sub        *nats.Subscription
+	connection uint64 // number of the connection sub was made on
+	prefix     string // inbox of this epoch, with its final dot
+	subject    string // of pull requests
+	requests   uint64
+	old        []retired
+	lastSeen   time.Time
+	forged     forgeries
 
 	ensured  bool
 	backoff  time.Duration
@@ -77,12 +78,21 @@ func (p *puller) run(ctx context.Context) {
 		case <-tick.C:
 		case <-changed:
 			changed = p.conn.Changed()
-			p.newEpoch("connection changed", 0)
-			p.ensured = false
-			if p.conn.Connected() {
-				p.recent.extendAll()
-			}
+			p.reconnected()
 		}
+	}
+}
+
+// reconnected gives up what was asked for over another connection. That there
+// is a connection at all may be told late, when it has been used already.
+func (p *puller) reconnected() {
+	if p.conn.Connected() && p.connection == p.conn.nc.Stats().Reconnects {
+		return
+	}
+	p.newEpoch("connection changed", 0)
+	p.ensured = false
+	if p.conn.Connected() {
+		p.recent.extendAll()
 	}
 }
 
@@ -104,6 +114,9 @@ func (p *puller) step(ctx context.Context) {
 	now := time.Now()
 	p.expireOld(now)
 	p.book.want(int(p.wanted.Swap(0)))
+	if p.suspect.Swap(false) {
+		p.ensured = false
+	}
 	if p.book.requests > 0 && now.Sub(p.lastSeen) > silence {
 		p.newEpoch("no heartbeat", p.nextBackoff())
 		p.ensured = false
@@ -134,7 +147,9 @@ func (p *puller) ensure(ctx context.Context) bool {
 	}
 	if err != nil {
 		p.report(false, p.conn.explain(err).Error())
-		p.resumeAt = time.Now().Add(p.nextBackoff())
+		pause := p.nextBackoff()
+		p.resumeAt = time.Now().Add(pause)
+		p.newEpoch("consumer is not ready", pause) // nothing may come from a consumer that is not ours
 		return false
 	}
 	p.ensured = true
@@ -143,6 +158,7 @@ func (p *puller) ensure(ctx context.Context) bool {
 }
 
 func (p *puller) subscribe() error {
+	p.connection = p.conn.nc.Stats().Reconnects
 	prefix := p.conn.nc.NewInbox() + "."
 	sub, err := p.conn.nc.ChanSubscribe(prefix+"*", p.msgs)
 	if err != nil {
@@ -206,6 +222,10 @@ func (p *puller) receive(m *nats.Msg) {
 func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
 	now := time.Now()
 	d := newDelivery(decode(m, meta, p.cfg), p.Source, m.Reply, now)
+	if !p.takes(m.Subject) {
+		p.refuse(d)
+		return
+	}
 	what, first := p.recent.arrive(d)
 	p.count(meta, what)
 	switch what {
@@ -225,6 +245,16 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
 		}
 		p.to.Deliver(d, meta.NumPending)
 	}
+}
+
+// refuse gives back a job of a subject that is not ours: somebody has made the
+// consumer anew with other filters.
+func (p *puller) refuse(d *delivery) {
+	p.conn.sayOnce(slog.LevelWarn, "a job of another subject was given back", "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "subject", d.job.Subject)
+	d.settled.Store(true)
+	p.conn.settler.settle(d, verbPayload(job.Nak, 0), true)
+	p.to.Returned(1)
+	p.suspect.Store(true)
 }
 
 func (p *puller) count(meta *nats.MsgMetadata, what verdict) {

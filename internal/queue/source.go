@@ -13,6 +13,8 @@ import (
 
 // SourceConfig describes the durable consumer of one priority of one pool.
 type SourceConfig struct {
+	// Pool the jobs are for, to be spoken of.
+	Pool string
 	// Stream and Consumer by name.
 	Stream, Consumer string
 	// Subjects the consumer is to filter, if it has to be created.
@@ -25,6 +27,8 @@ type SourceConfig struct {
 	AckWait time.Duration
 	// MaxMessage is the largest payload in bytes that is run.
 	MaxMessage int64
+	// MaxAge up to which a job is tried. 0: for ever.
+	MaxAge time.Duration
 	// Limit is the most deliveries ever asked for at once.
 	Limit int
 }
@@ -47,9 +51,15 @@ type Source struct {
 	wanted  atomic.Int64
 	wake    chan struct{}
 	ackWait atomic.Int64
+	suspect atomic.Bool // the consumer is to be looked at anew
 
-	mu    sync.Mutex
-	stats SourceStats
+	mu     sync.Mutex
+	stats  SourceStats
+	known  settings // of the consumer that was adopted last
+	mark   mark     // by which losses are counted
+	floor  floor    // how far everything was acknowledged
+	unsaid uint64   // lost jobs nobody was told of yet
+	said   time.Time
 }
 
 // SourceStats is what a source has done so far and how it is.
@@ -58,8 +68,9 @@ type SourceStats struct {
 	Stream, Consumer string
 	// Ready: the consumer exists and requests are answered.
 	Ready bool
-	// Problem says in a sentence why the source is not ready.
-	Problem string
+	// Problem says in a sentence why the source is not ready, Notice what there
+	// is to know though it is.
+	Problem, Notice string
 	// Outstanding deliveries were asked for and have not come.
 	Outstanding int
 	// Backlog is the number of jobs the consumer had left at the last delivery.
@@ -67,6 +78,9 @@ type SourceStats struct {
 	// Delivered jobs, of these Redelivered ones, and Suppressed ones that were
 	// in hand or finished here already.
 	Delivered, Redelivered, Suppressed uint64
+	// Lost jobs left the stream undelivered: too old, too many, purged. It is a
+	// lower bound, of all replicas together; see losses.go.
+	Lost uint64
 	// Pulls is the number of requests sent, Epochs the number of times they
 	// were given up and sent anew.
 	Pulls, Epochs uint64

@@ -28,10 +28,22 @@ type kit struct {
 }
 
 func newKit(t *testing.T) *kit {
+	t.Helper()
+	return newKitWith(t, jetstream.StreamConfig{Subjects: []string{"jobs.>"}, Retention: jetstream.WorkQueuePolicy})
+}
+
+// newKitWith has another stream JOBS.
+func newKitWith(t *testing.T, cfg jetstream.StreamConfig) *kit {
+	t.Helper()
 	b := natstest.Start(t)
 	_, js := b.Connect()
-	k := &kit{t: t, broker: b, js: js, stream: b.Stream(js, "JOBS", "jobs.>")}
+	k := &kit{t: t, broker: b, js: js}
 	k.conn = k.dial()
+	cfg.Name = "JOBS"
+	var err error
+	if k.stream, err = js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
 	return k
 }
 
@@ -169,6 +181,24 @@ func TestSource_bringsExactlyWhatWasRequested(t *testing.T) {
 	k.flush(k.conn)
 	if left := k.left(); left != 43 {
 		t.Errorf("%d jobs left in the stream, want 43", left)
+	}
+}
+
+// TestSource_theFirstConnectionIsNoReasonToAskTwice: that it was made may be
+// told when the source has used it already, and it asked for all again.
+func TestSource_theFirstConnectionIsNoReasonToAskTwice(t *testing.T) {
+	k := newKit(t)
+	k.publish(100)
+	for range 20 {
+		s, c := k.source(k.dial(), 30*time.Second), newCatcher()
+		stop := run(s, c)
+		s.Request(2)
+		got := c.await(t, 2)
+		if pending := k.consumer().NumAckPending; pending != 2 {
+			t.Errorf("broker has %d jobs out, want the 2 that were requested", pending)
+		}
+		settle(t, job.Ack, got...)
+		stop()
 	}
 }
 

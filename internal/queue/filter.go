@@ -1,0 +1,70 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// SubjectCovers tells whether every subject that matches the inner filter
+// matches the outer one, too.
+func SubjectCovers(outer, inner string) bool {
+	os, is := strings.Split(outer, "."), strings.Split(inner, ".")
+	for i, o := range os {
+		switch {
+		case o == ">":
+			return i < len(is)
+		case i >= len(is) || is[i] == ">":
+			return false
+		case o != "*" && o != is[i]:
+			return false
+		}
+	}
+	return len(os) == len(is)
+}
+
+// coveredBy tells whether one of the filters covers a subject.
+func coveredBy(filters []string, subject string) bool {
+	return slices.ContainsFunc(filters, func(f string) bool { return SubjectCovers(f, subject) })
+}
+
+// notCovered returns the subjects that none of the filters covers.
+func notCovered(filters, subjects []string) []string {
+	return slices.DeleteFunc(slices.Clone(subjects), func(s string) bool { return coveredBy(filters, s) })
+}
+
+// takes tells whether jobs of a subject are ours. A source that names no
+// subjects takes all.
+func (s *Source) takes(subject string) bool {
+	return len(s.cfg.Subjects) == 0 || coveredBy(s.cfg.Subjects, subject)
+}
+
+// checkFilters compares what a consumer takes with what it is to take. Jobs of
+// other subjects would run in the wrong pool: that is an error. Jobs that are
+// not taken only wait: that is worth a notice.
+func (p *puller) checkFilters(ctx context.Context, is jetstream.ConsumerConfig) (notice string, err error) {
+	filters := filtersOf(is)
+	if len(p.cfg.Subjects) == 0 {
+		return "", nil
+	}
+	if len(filters) == 0 { // it takes whatever the stream has
+		s, ok := p.conn.streamState(ctx, p.cfg.Stream)
+		if !ok {
+			return "", fmt.Errorf("consumer %s takes all jobs of stream %s, and what these are cannot be seen: permit %s, or give it the filter %s",
+				p.cfg.Consumer, p.cfg.Stream, p.conn.apiSubject("STREAM.INFO."+p.cfg.Stream), strings.Join(p.cfg.Subjects, ", "))
+		}
+		filters = s.cfg.Subjects
+	}
+	if others := notCovered(p.cfg.Subjects, filters); len(others) > 0 {
+		return "", fmt.Errorf("consumer %s of stream %s also takes %s, which would run in the wrong pool: delete it, and workerd makes it anew for %s",
+			p.cfg.Consumer, p.cfg.Stream, strings.Join(others, ", "), strings.Join(p.cfg.Subjects, ", "))
+	}
+	if waiting := notCovered(filters, p.cfg.Subjects); len(waiting) > 0 && len(filtersOf(is)) > 0 {
+		notice = fmt.Sprintf("consumer %s of stream %s does not take %s: these jobs wait until its filter is changed, or it is deleted and workerd makes it anew",
+			p.cfg.Consumer, p.cfg.Stream, strings.Join(waiting, ", "))
+	}
+	return notice, nil
+}

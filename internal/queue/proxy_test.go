@@ -1,0 +1,76 @@
+package queue_test
+
+import (
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// proxy stands between a client and the broker, so that the connection can be
+// cut while the broker runs.
+type proxy struct {
+	t  *testing.T
+	to string
+	l  net.Listener
+	wg sync.WaitGroup
+
+	mu    sync.Mutex
+	down  bool
+	conns []net.Conn
+}
+
+func newProxy(t *testing.T, url string) *proxy {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{t: t, to: strings.TrimPrefix(url, "nats://"), l: l}
+	p.wg.Go(p.accept)
+	t.Cleanup(func() { _ = l.Close(); p.cut(); p.wg.Wait() })
+	return p
+}
+
+func (p *proxy) url() string { return "nats://" + p.l.Addr().String() }
+
+func (p *proxy) accept() {
+	for {
+		from, err := p.l.Accept()
+		if err != nil {
+			return
+		}
+		to, err := net.Dial("tcp", p.to)
+		if err != nil {
+			_ = from.Close()
+			continue
+		}
+		p.mu.Lock()
+		down := p.down
+		p.conns = append(p.conns, from, to)
+		p.mu.Unlock()
+		if down {
+			_, _ = from.Close(), to.Close()
+			continue
+		}
+		p.wg.Go(func() { _, _ = io.Copy(to, from); _ = to.Close() })
+		p.wg.Go(func() { _, _ = io.Copy(from, to); _ = from.Close() })
+	}
+}
+
+// cut ends all connections, and those to come, until mend.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = true
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
+	p.conns = nil
+}
+
+func (p *proxy) mend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = false
+}
