@@ -17,7 +17,7 @@ GOTEST = $(GO) test $(RACE) -shuffle=on -timeout=$(TIMEOUT)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt fmt-check vet staticcheck lint mod-check docs docs-check race-check \
-	test-fresh fuzz stress sim mutants bench build image image-test clean
+	test-fresh fuzz stress sim memory-test mutants chaos chaos-full bench build image image-test clean
 
 help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,8 +99,18 @@ sim: ## Simulate about a million jobs and thousands of faults, in two processes
 	done; failed=0; for pid in $$pids; do wait $$pid || failed=1; done; \
 	grep -h 'jobs, \|^--- \|SIM_SEED' ../../bin/sim.*.log | cut -c1-300 | tail -n 20; exit $$failed
 
+memory-test: ## Measure the memory of workerd with a backlog of a million jobs, and with the largest ones
+	WORKERD_E2E_MEMORY=1 $(GO) test -count=1 -timeout=$(TIMEOUT) -run 'TestMemory' -v ./test/e2e
+
 mutants: ## Plant faults of one line, one after the other; the simulation must notice each
 	$(GO) run ./test/mutants
+
+chaos: ## Kill, stop and starve real processes under load, and do the sums; CHAOS_FLAGS='-seed 7 -only kill'
+	@mkdir -p bin && $(GO) build -o bin/chaos ./test/chaos
+	@exec bin/chaos $(CHAOS_FLAGS)
+
+chaos-full: ## The same, all of it and longer
+	@$(MAKE) --no-print-directory chaos CHAOS_FLAGS='-full $(CHAOS_FLAGS)'
 
 build: ## Build bin/workerd, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/workerd ./cmd/workerd

@@ -72,7 +72,7 @@ func FuzzLogger_oneRecordIsOneLine(f *testing.F) {
 	f.Add("\u2028\u0085\u009b31m", strings.Repeat("\xff\x00", 5000))
 	f.Fuzz(func(t *testing.T, message, value string) {
 		for format, said := range everyLogger(func(log *slog.Logger) {
-			log.With("with", value).Warn(message, "subject", value, "err", errors.New(value), slog.Group("g", "in", value))
+			log.With("with", value).Warn(message, "subject", value, "err", errors.New(value), slog.Group("g", "in", value)) //nolint:sloglint // any message is the point
 		}) {
 			if strings.Count(said, "\n") != 1 || !strings.HasSuffix(said, "\n") || len(said) > 12*maxLogText {
 				t.Errorf("%s: %d bytes, not one line: %.300q", format, len(said), said)

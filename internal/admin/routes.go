@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// routes by path. Each answers GET and HEAD.
+// routes by path. Each answers GET and HEAD; controls (see [parseControl]) are
+// apart from them, as their paths have names in them.
 func (s *Server) routes(loopback bool) map[string]http.Handler {
 	r := map[string]http.Handler{
 		"/":              http.HandlerFunc(s.page),
@@ -52,10 +53,13 @@ func (s *Server) handler(loopback bool) http.Handler {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(timeout))
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		route, ok := routes[r.URL.Path]
+		control, controls := parseControl(r.URL.Path)
 		switch {
 		case loopback && !hostAllowed(r.Host):
 			fail(w, r, http.StatusForbidden, "this listener is on a loopback address and answers to localhost, 127.0.0.1 and [::1] only; "+
 				"set admin.listen to another address to allow other names")
+		case controls:
+			guard{token: s.cfg.Token, loopback: loopback}.wrap(s.control(control)).ServeHTTP(w, r)
 		case !ok:
 			fail(w, r, http.StatusNotFound, "no such page; see / or /api/v1/status")
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:

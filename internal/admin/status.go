@@ -16,6 +16,9 @@ type Backend interface {
 	// Live lists what must hold for this process not to be restarted. A
 	// dependency is never among it.
 	Live() []Check
+	// Control does what an operator wants, at once. The error is
+	// ErrUnknownName, or says why it cannot be done.
+	Control(c Control) error
 }
 
 // Check is one condition of health.

@@ -2,7 +2,9 @@ package admin_test
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -27,11 +29,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fake struct {
 	status      admin.Status
 	ready, live []admin.Check
+	controls    []admin.Control
 }
 
 func (f *fake) Status() admin.Status { return f.status }
 func (f *fake) Ready() []admin.Check { return f.ready }
 func (f *fake) Live() []admin.Check  { return f.live }
+
+// Control notes what is wanted. It knows nothing called "nobody", and refuses
+// what is called "never".
+func (f *fake) Control(c admin.Control) error {
+	switch c.Name {
+	case "nobody":
+		return fmt.Errorf("pool %q: %w", c.Name, admin.ErrUnknownName)
+	case "never":
+		return errors.New("it cannot be done")
+	}
+	f.controls = append(f.controls, c)
+	return nil
+}
 
 // elsewhere is a listener that claims not to be on a loopback address.
 type elsewhere struct{ net.Listener }

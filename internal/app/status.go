@@ -169,10 +169,16 @@ func (t *tally) jobs() admin.Jobs {
 	}
 }
 
+// shownURL is a target's URL without its query, where keys like to live.
+func shownURL(raw string) string {
+	address, _, _ := strings.Cut(raw, "?")
+	return address
+}
+
 func (a *App) targetStatus(l *lane, now time.Time) admin.Target {
 	b, calls := l.breaker.Stats(now), a.observer.calls[l.name]
 	t := admin.Target{
-		Name: l.name, Kind: "http", URL: l.cfg.HTTP.URL, Calls: calls.total.Load(), Failed: calls.failed.Load(), CallsPerSecond: calls.rate.perSecond(),
+		Name: l.name, Kind: "http", URL: shownURL(l.cfg.HTTP.URL), Calls: calls.total.Load(), Failed: calls.failed.Load(), CallsPerSecond: calls.rate.perSecond(),
 		Breaker: admin.Breaker{
 			State: b.State.String(), Reason: string(b.Reason), Note: b.Note, Since: b.Since, Until: b.Until, Opens: b.Opens,
 			Total: b.Total, Bad: b.Bad, Slow: b.Slow, Probes: b.Probes, Proven: b.Proven, Rejected: b.Rejected,

@@ -139,6 +139,20 @@ func (b *Bulkhead) release() {
 	b.grant()
 }
 
+// Yield returns a permit that was of no use: something else than this bulkhead
+// did not let its holder start. Nobody else gets it, as the limit sinks with it
+// until SetLimit says otherwise; those who wait would only take turns in being
+// turned away. It panics if there is none in flight.
+func (b *Bulkhead) Yield() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.inFlight == 0 {
+		panic("bulkhead: yielded more than acquired")
+	}
+	b.inFlight--
+	b.limit = min(b.limit, b.inFlight)
+}
+
 // SetLimit changes the number of permits. More wakes those who wait, in
 // order; fewer lets those in flight end by themselves. It never blocks. A
 // negative limit panics.

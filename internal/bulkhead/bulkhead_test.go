@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -222,5 +223,31 @@ func TestInvariant24_nothingIsLostInARaceOf64(t *testing.T) {
 	}
 	if s := b.Stats(); s != (bulkhead.Stats{Limit: most}) {
 		t.Errorf("left over: %+v", s)
+	}
+}
+
+func TestYield_takesTheLimitAlongAndWakesNobody(t *testing.T) {
+	b := bulkhead.New(2)
+	for range 2 {
+		if !b.TryAcquire(0) {
+			t.Fatal("no permit")
+		}
+	}
+	got := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	waiting.Go(func() { got <- b.Acquire(ctx, 0) })
+	for b.Stats().Waiting[0] == 0 {
+		runtime.Gosched()
+	}
+	b.Yield()
+	if s := b.Stats(); s.InFlight != 1 || s.Limit != 1 || s.Waiting[0] != 1 {
+		t.Errorf("got %+v, want one in flight, the limit at one, and one waiting", s)
+	}
+	b.SetLimit(2)
+	if err := <-got; err != nil {
+		t.Error(err)
 	}
 }

@@ -142,10 +142,8 @@ func (p *Pool) setHold(hold Hold, inFlight int, now time.Time) {
 
 // setLimit is called with mu held.
 func (p *Pool) setLimit(limit int) {
-	if limit != p.limit {
-		p.limit = limit
-		p.bulkhead.SetLimit(limit)
-	}
+	p.limit = limit
+	p.bulkhead.SetLimit(limit) // also if it is the same: jobs may have yielded
 }
 
 // request asks the sources for what may start. The caller holds mu.

@@ -66,10 +66,11 @@ func (p *Pool) run(h *held) job.Outcome {
 		}
 		out := p.deps.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
 		h.took += time.Since(now)
-		p.bulkhead.Release()
 		if out.Action != job.Park {
+			p.bulkhead.Release()
 			return out
 		}
+		p.bulkhead.Yield()
 		if out.After > p.cfg.MaxPark {
 			return job.Outcome{Action: job.Defer, Reason: out.Reason, After: out.After, Err: out.Err}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,6 +139,56 @@ func TestPool_jobsRejectedByTheBreakerAreParkedNotCharged(t *testing.T) {
 		w.settledOnce()
 		if acks := s.count("ack"); acks != 3 {
 			t.Errorf("%d acks, want 3", acks)
+		}
+	})
+}
+
+// TestPool_aFullTargetIsNotAskedAgainAndAgain: the target takes two calls and
+// refuses the others. Those wait until one has ended; they do not take turns in
+// being refused, which would keep the processor busy (found by sim).
+func TestPool_aFullTargetIsNotAskedAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newStream(job.Normal, 8), newGate()
+		var mu sync.Mutex
+		calls, refused := 0, 0
+		refusals := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return refused
+		}
+		w := startBehind(t, []*gate{g}, pool.Config{Concurrency: 4, Prefetch: 4}, func(ctx context.Context, j *job.Job, r job.Record) job.Outcome {
+			mu.Lock()
+			full := calls == 2 && refused < 10_000
+			if full {
+				refused++
+			} else {
+				calls++
+			}
+			mu.Unlock()
+			if full {
+				if refusals() <= 2 { // all four permits are taken meanwhile
+					time.Sleep(time.Millisecond)
+				}
+				g.set(pool.Hold{Reason: "limit", Full: true})
+				return job.Outcome{Action: job.Park, Reason: "limit"}
+			}
+			return takes(time.Minute)(ctx, j, r)
+		}, s)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		mu.Lock()
+		if refused > 20 {
+			t.Errorf("refused %d times by a target that is full", refused)
+		}
+		mu.Unlock()
+		w.handler.set(takes(0))
+		g.set(pool.Hold{Credit: pool.Unlimited})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		w.stop()
+		w.settledOnce()
+		if acks := s.count("ack"); acks != 8 {
+			t.Errorf("%d acks, want 8", acks)
 		}
 	})
 }

@@ -17,63 +17,69 @@ import (
 //	 │  └── lease moves                   │ Settle(Ack) only
 //	 └─ LeaseUntil passes ──► lost ───────┘
 type delivery struct {
-	job      *job.Job
-	source   *Source
+	*lease
+	job     *job.Job
+	source  *Source
+	settled atomic.Bool
+}
+
+// lease is what outlives a delivery until the broker has confirmed its end. It
+// knows nothing of the job: a payload must not be held for want of an answer.
+type lease struct {
 	received time.Time
 	ackWait  time.Duration
-	lease    atomic.Int64 // nanoseconds from received to the end of the lease
-	settled  atomic.Bool
+	end      atomic.Int64 // nanoseconds from received
 
 	mu    sync.Mutex
 	reply string // where the broker wants to hear of it; a redelivery replaces it
 }
 
 func newDelivery(j *job.Job, s *Source, reply string, now time.Time) *delivery {
-	d := &delivery{job: j, source: s, received: now, ackWait: s.AckWait(), reply: reply}
-	d.lease.Store(int64(d.ackWait))
-	return d
+	l := &lease{received: now, ackWait: s.AckWait(), reply: reply}
+	l.end.Store(int64(l.ackWait))
+	return &delivery{lease: l, job: j, source: s}
 }
 
 // Job implements job.Delivery.
 func (d *delivery) Job() *job.Job { return d.job }
 
 // LeaseUntil implements job.Delivery.
-func (d *delivery) LeaseUntil() time.Time {
-	return d.received.Add(time.Duration(d.lease.Load()))
+func (l *lease) LeaseUntil() time.Time {
+	return l.received.Add(time.Duration(l.end.Load()))
 }
 
 // Extend implements job.Delivery. A lost lease stays lost: the broker confirms
 // a sign of life even if the job is about to go, or has gone, to somebody else.
 func (d *delivery) Extend() {
 	if !d.settled.Load() && time.Now().Before(d.LeaseUntil()) {
-		d.source.conn.settler.extend(d)
+		d.source.conn.settler.extend(d.lease)
 	}
 }
 
 // extended moves the lease after the broker confirmed a sign of life sent at
 // the given time. It never moves backwards, and not at all if it was over then.
-func (d *delivery) extended(sent time.Time) {
-	at := int64(sent.Sub(d.received))
-	until := at + int64(d.ackWait)
+func (l *lease) extended(sent time.Time) {
+	at := int64(sent.Sub(l.received))
+	until := at + int64(l.ackWait)
 	for {
-		old := d.lease.Load()
-		if at > old || old >= until || d.lease.CompareAndSwap(old, until) {
+		old := l.end.Load()
+		if at > old || old >= until || l.end.CompareAndSwap(old, until) {
 			return
 		}
 	}
 }
 
-func (d *delivery) replySubject() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.reply
+func (l *lease) replySubject() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reply
 }
 
 // adopt takes over the reply subject of a redelivery of the same job.
-func (d *delivery) adopt(reply string) {
-	d.mu.Lock()
-	d.reply = reply
-	d.mu.Unlock()
+func (l *lease) adopt(reply string) {
+	l.mu.Lock()
+	l.reply = reply
+	l.mu.Unlock()
 }
 
 // Settle implements job.Delivery.
@@ -85,7 +91,7 @@ func (d *delivery) Settle(v job.Verb, after time.Duration) error {
 	if v != job.Ack && time.Now().After(d.LeaseUntil()) {
 		return job.ErrLeaseLost
 	}
-	d.source.conn.settler.settle(d, verbPayload(v, after), v != job.Ack)
+	d.source.conn.settler.settle(d.lease, verbPayload(v, after), v != job.Ack)
 	return nil
 }
 

@@ -231,7 +231,7 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
 	switch what {
 	case finished:
 		d.settled.Store(true)
-		p.conn.settler.settle(d, verbPayload(job.Ack, 0), false)
+		p.conn.settler.settle(d.lease, verbPayload(job.Ack, 0), false)
 		p.to.Returned(1)
 	case inHand:
 		first.adopt(m.Reply)

@@ -52,7 +52,7 @@ type settler struct {
 
 // settlement is one message the broker has to confirm.
 type settlement struct {
-	d       *delivery
+	l       *lease
 	payload []byte
 	first   time.Time
 	sent    time.Time
@@ -84,18 +84,18 @@ func (s *settler) close() {
 }
 
 // settle sends what ends a delivery. It blocks while the window is full.
-func (s *settler) settle(d *delivery, payload []byte, fenced bool) {
+func (s *settler) settle(l *lease, payload []byte, fenced bool) {
 	select {
 	case s.window <- struct{}{}:
 	case <-s.stop:
 		return
 	}
-	s.send(&settlement{d: d, payload: payload, fenced: fenced})
+	s.send(&settlement{l: l, payload: payload, fenced: fenced})
 }
 
 // extend sends a sign of life. Losing one does no harm, the next will come.
-func (s *settler) extend(d *delivery) {
-	s.send(&settlement{d: d, payload: []byte("+WPI"), extend: true})
+func (s *settler) extend(l *lease) {
+	s.send(&settlement{l: l, payload: []byte("+WPI"), extend: true})
 }
 
 func (s *settler) send(p *settlement) {
@@ -115,7 +115,7 @@ func (s *settler) send(p *settlement) {
 // publish leaves errors to the next resend: the only ones are a closed or
 // full connection.
 func (s *settler) publish(token uint64, p *settlement) {
-	_ = s.conn.nc.PublishRequest(p.d.replySubject(), s.prefix+strconv.FormatUint(token, 36), p.payload)
+	_ = s.conn.nc.PublishRequest(p.l.replySubject(), s.prefix+strconv.FormatUint(token, 36), p.payload)
 }
 
 func (s *settler) run() {
@@ -152,7 +152,7 @@ func (s *settler) confirmed(m *nats.Msg) {
 	s.remove(token, p)
 	s.mu.Unlock()
 	if p != nil && p.extend {
-		p.d.extended(p.sent)
+		p.l.extended(p.sent)
 	}
 }
 
@@ -188,7 +188,7 @@ func (s *settler) resend(now time.Time, rto time.Duration) {
 			if now.Sub(p.first) > extendPatience {
 				s.remove(token, p)
 			}
-		case p.fenced && now.After(p.d.LeaseUntil()), now.Sub(p.first) > max(settleGiveUp, 2*p.d.ackWait):
+		case p.fenced && now.After(p.l.LeaseUntil()), now.Sub(p.first) > max(settleGiveUp, 2*p.l.ackWait):
 			s.abandoned++
 			s.remove(token, p)
 		case now.Sub(p.sent) >= rto:

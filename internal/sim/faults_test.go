@@ -103,6 +103,7 @@ func (w *world) deleteConsumer(ctx context.Context, n int) {
 func (w *world) fillDeadLetters(ctx context.Context, lasts time.Duration) {
 	if err := w.broker.limitLetters(ctx, true); err != nil {
 		w.note("the limit of the dead letters was not set: %v", err)
+		return
 	}
 	pause(ctx, lasts)
 	for ctx.Err() == nil && w.broker.limitLetters(ctx, false) != nil {

@@ -102,14 +102,15 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 		}
 		return 0
 	}
+	handler := &busy{r: r, Handler: pipeline.New(pipeline.Config{
+		Pool: name, Timeout: 5 * time.Second, JobTimeout: 20 * time.Second,
+		Rules: pipeline.Rules{
+			MaxAttempts: cfg.Redelivery.MaxAttempts, MaxDeferrals: 1000, MaxCrashes: 3, MaxAge: 24 * time.Hour,
+			Backoff: retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
+		},
+	}, pipeline.Deps{Target: door{r.w.down, r, n}, Limiter: limits, Breaker: guard, Retry: again, OnTry: func(pipeline.Try) {}})}
 	deps := pool.Deps{
-		Handler: pipeline.New(pipeline.Config{
-			Pool: name, Timeout: 5 * time.Second, JobTimeout: 20 * time.Second,
-			Rules: pipeline.Rules{
-				MaxAttempts: cfg.Redelivery.MaxAttempts, MaxDeferrals: 1000, MaxCrashes: 3, MaxAge: 24 * time.Hour,
-				Backoff: retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
-			},
-		}, pipeline.Deps{Target: door{r.w.down, r, n}, Limiter: limits, Breaker: guard, Retry: again, OnTry: func(pipeline.Try) {}}),
+		Handler:     handler,
 		DeadLetters: dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name),
 		Ledger:      ledger, Gates: []pool.Gate{gate.Breaker(guard), gate.Limiter(limits)}, Report: r.report,
 	}
@@ -124,7 +125,11 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 		deps.Sources[p] = s
 	}
 	deps.Shares = shed.Config{}.WithDefaults().For(used)
-	return pool.New(name, cfg, deps)
+	p := pool.New(name, cfg, deps)
+	handler.state = func() string {
+		return fmt.Sprintf("%+v %+v", p.Stats(), guard.Stats(time.Now()))
+	}
+	return p
 }
 
 func (r *replica) report(p pool.Report) {

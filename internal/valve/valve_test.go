@@ -53,7 +53,7 @@ func TestValve_probesOneByOneAndOpensAfterThreeGoodOnes(t *testing.T) {
 	if n, until := v.Credit(at(time.Second), 0); n != 0 || !until.Equal(closed.Until) {
 		t.Errorf("closed: %d until %v", n, until)
 	}
-	if v.Final(at(2*time.Second), false, "") || v.Stats().Until != closed.Until {
+	if v.Final(at(2*time.Second), false, "") || !v.Stats().Until.Equal(closed.Until) {
 		t.Error("a job that was running when it closed counts as a probe")
 	}
 	now := closed.Until

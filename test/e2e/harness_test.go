@@ -172,14 +172,27 @@ func startWorker(t *testing.T, config string) *worker {
 
 func launch(t *testing.T, config string) *worker {
 	t.Helper()
+	return spawnBinary(t, binary, config)
+}
+
+// spawnBinary runs the given workerd, by the command in front of it if there
+// is one.
+func spawnBinary(t *testing.T, path, config string, front ...string) *worker {
+	t.Helper()
 	admin := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	file := filepath.Join(t.TempDir(), "workerd.yaml")
 	config += fmt.Sprintf("\nadmin: {listen: %q}\nlog: {format: json, job: retry}\n", admin)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return spawn(t, admin, append(front, path, "run", file)...)
+}
+
+// spawn runs a command that is a workerd with its admin listener at admin.
+func spawn(t *testing.T, admin string, command ...string) *worker {
+	t.Helper()
 	w := &worker{t: t, admin: "http://" + admin, stderr: &lockedBuffer{}, done: make(chan struct{})}
-	w.cmd = exec.Command(binary, "run", file)
+	w.cmd = exec.Command(command[0], command[1:]...)
 	w.cmd.Stderr, w.cmd.Stdout = w.stderr, w.stderr
 	if err := w.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ func mutants() []mutant {
 		{"decode: the payload is cut", decode, "Payload:    m.Data,", "Payload:    m.Data[:len(m.Data)-1],"},
 		{"conn: sends what is stale after a reconnect", conn, "nats.ReconnectBufSize(-1),", "nats.ReconnectBufSize(1<<20),"},
 		{"pool: one more than allowed", pool, "bulkhead: bulkhead.New(cfg.Concurrency),\n\t\tdraining: make(chan struct{}),\n\t\treleased: make(chan struct{}),\n\t\trearm:    make(chan struct{}, 1),\n\t\theld:     make(map[*held]struct{}),\n\t\tlimit:    cfg.Concurrency,", "bulkhead: bulkhead.New(cfg.Concurrency + 1),\n\t\tdraining: make(chan struct{}),\n\t\treleased: make(chan struct{}),\n\t\trearm:    make(chan struct{}, 1),\n\t\theld:     make(map[*held]struct{}),\n\t\tlimit:    cfg.Concurrency,"},
-		{"pool: a permit is not returned", job, "\t\tp.bulkhead.Release()\n", "\n"},
+		{"pool: a permit is not returned", job, "\t\t\tp.bulkhead.Release()\n", "\n"},
 		{"pool: a delivery keeps its request", intake, "p.requested[i.priority] = max(0, p.requested[i.priority]-1)", "p.requested[i.priority] = max(0, p.requested[i.priority])"},
 		{"pool: what has ended is still counted", job, "p.count[h.priority]--", "p.count[h.priority] += 0"},
 		{"pool: unstarted jobs count as done", job, "return job.Outcome{Action: job.Release, Reason: job.Released}\n", "return job.Outcome{Action: job.Done, Reason: job.Released}\n"},

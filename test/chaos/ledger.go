@@ -1,0 +1,281 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// All times are since the scenario began, by the monotonic clock of the
+// harness, in which downstream, publisher and fault driver live.
+
+// call is one request as the downstream saw it.
+type call struct {
+	ID      string        `json:"id"`
+	Replica string        `json:"replica"` // one start of one process, as w2.7
+	Began   time.Duration `json:"began"`
+	Ended   time.Duration `json:"ended"`  // 0: never
+	Status  int           `json:"status"` // answered; 0: the caller was gone, or the answer was broken off on purpose
+	Done    bool          `json:"done"`   // the whole of a 2xx was written
+	Altered bool          `json:"altered,omitempty"`
+	Attempt string        `json:"attempt,omitempty"`
+}
+
+// letter is a dead letter.
+type letter struct {
+	ID      string `json:"id"`
+	Reason  string `json:"reason"`
+	Altered bool   `json:"altered,omitempty"`
+}
+
+// fault is something that was really done to a process or a connection.
+type fault struct {
+	Kind  string        `json:"kind"`
+	Whom  string        `json:"whom"` // a replica, a broker or a link
+	Began time.Duration `json:"began"`
+	Ended time.Duration `json:"ended"` // healed; the same as Began for what takes no time
+	// Excuses names the replicas whose jobs may be repeated because of it: "*"
+	// is all of them, none is that it excuses nothing.
+	Excuses []string `json:"excuses,omitempty"`
+	// Before is how long before Began a job may have been answered and still
+	// not be settled at the broker for good.
+	Before time.Duration `json:"before,omitempty"`
+	// Wakes is set if a replica may come out of the fault with jobs in hand that
+	// others have done since, and cannot know: because it slept, or because the
+	// broker forgot whom it had given them to.
+	Wakes bool `json:"wakes,omitempty"`
+}
+
+// wakeful is how long after it woke up a replica may begin what had been
+// delivered to it before: max_park, and a second.
+const wakeful = 3 * time.Second
+
+// books of one scenario: what all parties say, none of them workerd.
+type books struct {
+	Scenario string   `json:"scenario"`
+	Seed     uint64   `json:"seed"`
+	Strict   bool     `json:"strict"` // not even a call that failed may be repeated without need
+	Limit    int      `json:"limit"`  // calls in flight allowed per replica
+	Acked    []string `json:"acked"`  // the stream has them
+	Unknown  []string `json:"unknown"`
+	Calls    []call   `json:"calls"`
+	Letters  []letter `json:"letters"`
+	Left     []string `json:"left"` // still in the stream
+	Faults   []fault  `json:"faults"`
+}
+
+// verdict is what the books come to.
+type verdict struct {
+	Jobs       int      `json:"jobs"`
+	Done       int      `json:"done"`
+	Dead       int      `json:"dead"`
+	Left       int      `json:"left"`
+	Lost       int      `json:"lost"`
+	Duplicates int      `json:"duplicates"` // calls answered 2xx beyond the first of a job
+	Explained  int      `json:"explained"`
+	Allowed    int      `json:"allowed"` // jobs that a fault excuses, repeated or not
+	Problems   []string `json:"problems,omitempty"`
+}
+
+const maxProblems = 20 // in a report; more say nothing new
+
+func (v *verdict) problem(format string, args ...any) {
+	if len(v.Problems) < maxProblems {
+		v.Problems = append(v.Problems, fmt.Sprintf(format, args...))
+	}
+}
+
+// check does the sums.
+func (b *books) check() verdict {
+	v := verdict{Jobs: len(b.Acked), Left: len(b.Left)}
+	calls := map[string][]call{}
+	for _, c := range b.Calls {
+		calls[c.ID] = append(calls[c.ID], c)
+	}
+	letters := map[string][]letter{}
+	for _, l := range b.Letters {
+		letters[l.ID] = append(letters[l.ID], l)
+	}
+	b.accounted(&v, calls, letters)
+	b.onlyPublished(&v, calls, letters)
+	for id, of := range calls {
+		slices.SortFunc(of, func(x, y call) int { return int(x.Began - y.Began) })
+		b.repeated(&v, id, of)
+	}
+	for id, of := range letters {
+		b.letters(&v, of, calls[id])
+	}
+	b.crowds(&v)
+	return v
+}
+
+// unnoticed is how long the downstream may take to notice that the caller of
+// a call is gone, who may have begun another one by then.
+const unnoticed = 500 * time.Millisecond
+
+// crowds: never more calls of a replica in flight than its concurrency.
+func (b *books) crowds(v *verdict) {
+	type step struct {
+		at   time.Duration
+		diff int
+	}
+	steps := map[string][]step{}
+	for _, c := range b.Calls {
+		end := c.Ended
+		if c.Status == 0 {
+			end -= unnoticed
+		}
+		if end > c.Began {
+			steps[c.Replica] = append(steps[c.Replica], step{c.Began, 1}, step{end, -1})
+		}
+	}
+	for replica, of := range steps {
+		slices.SortFunc(of, func(x, y step) int {
+			return cmp.Or(cmp.Compare(x.at, y.at), cmp.Compare(x.diff, y.diff)) // ends first
+		})
+		now := 0
+		for _, s := range of {
+			if now += s.diff; now > b.Limit {
+				v.problem("%d calls of %s in flight at %s, allowed are %d", now, replica, round(s.at), b.Limit)
+				break
+			}
+		}
+	}
+}
+
+// accounted: acked ⊆ done ∪ dead ∪ left.
+func (b *books) accounted(v *verdict, calls map[string][]call, letters map[string][]letter) {
+	left := set(b.Left)
+	for _, id := range b.Acked {
+		done := slices.ContainsFunc(calls[id], func(c call) bool { return c.Done })
+		switch {
+		case done:
+			v.Done++
+		case len(letters[id]) > 0:
+			v.Dead++
+		case !left[id]:
+			v.Lost++
+			v.problem("job %s is lost: acknowledged, called %d times, neither done nor dead nor in the stream", id, len(calls[id]))
+		}
+	}
+}
+
+// onlyPublished: done ∪ dead ⊆ acked ∪ unknown, and byte for byte.
+func (b *books) onlyPublished(v *verdict, calls map[string][]call, letters map[string][]letter) {
+	published := set(b.Acked)
+	for _, id := range b.Unknown {
+		published[id] = true
+	}
+	for id, of := range calls {
+		if !published[id] {
+			v.problem("job %s was called and never published", id)
+		}
+		if slices.ContainsFunc(of, func(c call) bool { return c.Altered }) {
+			v.problem("job %s reached the downstream altered", id)
+		}
+	}
+	for id, of := range letters {
+		if !published[id] {
+			v.problem("job %s is a dead letter and was never published", id)
+		}
+		if slices.ContainsFunc(of, func(l letter) bool { return l.Altered }) {
+			v.problem("job %s is altered in its dead letter", id)
+		}
+	}
+}
+
+// repeated: a call after one that was answered 2xx needs a fault that hit the
+// replica of an earlier one before the broker can have settled it.
+func (b *books) repeated(v *verdict, id string, calls []call) {
+	excused := false
+	done := false
+	for _, c := range calls {
+		if done {
+			if c.Done {
+				v.Duplicates++
+			}
+			explained := excused || b.stale(c, calls)
+			switch {
+			case explained && c.Done:
+				v.Explained++
+			case !explained:
+				v.problem("job %s was called again at %s by %s without a fault that explains it: %s", id, round(c.Began), c.Replica, history(calls))
+			}
+		}
+		if b.Strict && len(calls) > 1 && !c.Done && c.Status == 0 && gentle(b.Seed, id) {
+			v.problem("job %s was broken off at %s by %s: %s", id, round(c.Ended), c.Replica, history(calls))
+		}
+		done = done || c.Done
+		if !excused && b.excuse(c) != "" {
+			excused = true
+			v.Allowed++
+		}
+	}
+}
+
+// excuse names a fault that hit the replica of a call while the job was in its
+// hands, or so shortly after that its ack may not have counted.
+func (b *books) excuse(c call) string {
+	end := c.Ended
+	if end == 0 {
+		end = 1 << 62
+	}
+	for _, f := range b.Faults {
+		hit := slices.Contains(f.Excuses, "*") || slices.Contains(f.Excuses, c.Replica)
+		if hit && c.Began <= f.Ended && end >= f.Began-f.Before {
+			return f.Kind
+		}
+	}
+	return ""
+}
+
+// stale tells whether a call was begun by a replica that had just woken up, for
+// a job that was done while it slept.
+func (b *books) stale(c call, calls []call) bool {
+	for _, f := range b.Faults {
+		hit := f.Whom == c.Replica || slices.Contains(f.Excuses, "*")
+		if !f.Wakes || !hit || c.Began < f.Began || c.Began > f.Ended+wakeful {
+			continue
+		}
+		if slices.ContainsFunc(calls, func(x call) bool { return x.Done && x.Began < c.Began && x.Ended >= f.Began }) {
+			return true
+		}
+	}
+	return false
+}
+
+// letters: one dead letter per job, and none of what is done, unless a fault
+// hit the replica that had it.
+func (b *books) letters(v *verdict, letters []letter, calls []call) {
+	id := letters[0].ID
+	excused := slices.ContainsFunc(calls, func(c call) bool { return b.excuse(c) != "" })
+	if len(letters) > 1 {
+		v.problem("job %s has %d dead letters", id, len(letters))
+	}
+	if i := slices.IndexFunc(calls, func(c call) bool { return c.Done }); i >= 0 && !excused {
+		v.problem("job %s is done and a dead letter (%s): %s", id, letters[0].Reason, history(calls))
+	}
+	if mode := modeOf(b.Seed, id); mode != modeRefused && letters[0].Reason != "poison" {
+		v.problem("job %s is a dead letter (%s) although its mode is %s: %s", id, letters[0].Reason, mode, history(calls))
+	}
+}
+
+func history(calls []call) string {
+	var s strings.Builder
+	for _, c := range calls {
+		fmt.Fprintf(&s, "[%s %s-%s %d]", c.Replica, round(c.Began), round(c.Ended), c.Status)
+	}
+	return s.String()
+}
+
+func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+
+func set(ids []string) map[string]bool {
+	m := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		m[id] = true
+	}
+	return m
+}

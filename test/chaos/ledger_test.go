@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// gentleID finds an id of the wanted mode.
+func idOf(t *testing.T, m mode) string {
+	t.Helper()
+	for n := range 10_000 {
+		if id := fmt.Sprintf("job-%d", n); modeOf(1, id) == m {
+			return id
+		}
+	}
+	t.Fatalf("no job of mode %s", m)
+	return ""
+}
+
+func at(ms int) time.Duration { return time.Duration(ms) * time.Millisecond }
+
+func answered(id, replica string, began, ended int) call {
+	return call{ID: id, Replica: replica, Began: at(began), Ended: at(ended), Status: 200, Done: true}
+}
+
+// TestCheck_flagsWhatIsWrong_andOnlyThat feeds the books with what must not
+// happen, and with what may.
+func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
+	id, refused := idOf(t, modeFast), idOf(t, modeRefused)
+	kill := fault{Kind: "kill", Whom: "w1.1", Began: at(105), Ended: at(106), Excuses: []string{"w1.1"}, Before: at(20)}
+	sleep := fault{Kind: "stop", Whom: "w2.1", Began: at(50), Ended: at(4000), Wakes: true}
+	for _, c := range []struct {
+		name string
+		b    books
+		want string // in the only problem; empty: none
+	}{
+		{"done", books{Acked: []string{id}, Calls: []call{answered(id, "w1.1", 0, 100)}}, ""},
+		{"left", books{Acked: []string{id}, Left: []string{id}}, ""},
+		{"dead", books{Acked: []string{refused}, Letters: []letter{{ID: refused}}}, ""},
+		{"lost", books{Acked: []string{id}}, "is lost"},
+		{"called but not done", books{Acked: []string{id}, Calls: []call{{ID: id, Ended: 1, Status: 500}}}, "is lost"},
+		{"unknown and done", books{Unknown: []string{id}, Calls: []call{answered(id, "w1.1", 0, 100)}}, ""},
+		{"unknown and not there", books{Unknown: []string{id}}, ""},
+		{"made up", books{Calls: []call{answered(id, "w1.1", 0, 100)}}, "never published"},
+		{"a letter made up", books{Letters: []letter{{ID: refused}}}, "never published"},
+		{"altered", books{Acked: []string{id}, Calls: []call{{ID: id, Ended: 1, Status: 200, Done: true, Altered: true}}}, "altered"},
+		{"a letter altered", books{Acked: []string{refused}, Letters: []letter{{ID: refused, Altered: true}}}, "altered"},
+		{"two letters", books{Acked: []string{refused}, Letters: []letter{{ID: refused}, {ID: refused}}}, "2 dead letters"},
+		{"dead for nothing", books{Acked: []string{id}, Letters: []letter{{ID: id}}}, "although its mode is fast"},
+		{"twice", books{Acked: []string{id}, Calls: []call{answered(id, "w1.1", 0, 100), answered(id, "w2.1", 3000, 3100)}}, "without a fault"},
+		{"twice, killed", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{answered(id, "w1.1", 0, 100), answered(id, "w2.1", 3000, 3100)}}, ""},
+		{"twice, another killed", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{answered(id, "w3.1", 0, 100), answered(id, "w2.1", 3000, 3100)}}, "without a fault"},
+		{"twice, killed long after", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{answered(id, "w1.1", 0, 60), answered(id, "w2.1", 3000, 3100)}}, "without a fault"},
+		{"twice, killed before", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{answered(id, "w1.1", 200, 300), answered(id, "w2.1", 3000, 3100)}}, "without a fault"},
+		{"called again, failed", books{Acked: []string{id}, Calls: []call{answered(id, "w1.1", 0, 100), {ID: id, Replica: "w2.1", Began: at(200), Ended: at(201), Status: 500}}}, "without a fault"},
+		{"woken up with an old job", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{answered(id, "w1.1", 2000, 2100), answered(id, "w2.1", 4001, 4100)}}, ""},
+		{"woken up, job done before", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{answered(id, "w1.1", 0, 10), answered(id, "w2.1", 4001, 4100)}}, "without a fault"},
+		{"woken up long ago", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{answered(id, "w1.1", 2000, 2100), answered(id, "w2.1", 9001, 9100)}}, "without a fault"},
+		{"broken off in the calm", books{Strict: true, Acked: []string{id}, Calls: []call{{ID: id, Replica: "w1.1", Ended: 1}, answered(id, "w2.1", 200, 300)}}, "broken off"},
+		{"too many at once", books{Limit: 1, Acked: []string{id, refused}, Calls: []call{answered(id, "w1.1", 0, 100), answered(refused, "w1.1", 99, 200)}}, "allowed are 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.b.Seed = 1
+			if c.b.Limit == 0 {
+				c.b.Limit = 10
+			}
+			v := c.b.check()
+			switch {
+			case c.want == "" && len(v.Problems) > 0:
+				t.Errorf("found %q, there is nothing", v.Problems)
+			case c.want != "" && (len(v.Problems) != 1 || !strings.Contains(v.Problems[0], c.want)):
+				t.Errorf("found %q, want one that says %q", v.Problems, c.want)
+			}
+		})
+	}
+}
+
+// TestJob_followsFromSeedAndID: books can be judged again, and modes are there
+// in their shares.
+func TestJob_followsFromSeedAndID(t *testing.T) {
+	if first, again := payload(7, "job-1", 0), payload(7, "job-1", 0); !bytes.Equal(first, again) {
+		t.Error("a payload changes")
+	}
+	modes := map[mode]int{}
+	for n := range 10_000 {
+		id := fmt.Sprintf("job-%d", n)
+		modes[modeOf(7, id)]++
+	}
+	for m, atLeast := range map[mode]int{modeFast: 7000, modeSlow: 1000, modeLong: 200, modeFails: 200, modeThrottled: 50, modeHangs: 20, modeReset: 80, modeRefused: 120} {
+		if modes[m] < atLeast {
+			t.Errorf("%d jobs in 10000 are %s, want at least %d", modes[m], m, atLeast)
+		}
+	}
+	if string(payload(7, "a", 100)) == string(payload(7, "b", 100)) || string(payload(7, "a", 100)) == string(payload(8, "a", 100)) {
+		t.Error("payloads do not depend on id and seed")
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// watchDelay measures how late the harness itself is run: what the machine
+// adds to every figure. The function it returns ends it and gives the longest.
+func watchDelay() func() time.Duration {
+	const tick = 10 * time.Millisecond
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var most time.Duration
+	wg.Go(func() {
+		timer := time.NewTimer(tick)
+		defer timer.Stop()
+		for {
+			due := time.Now().Add(tick)
+			select {
+			case <-stop:
+				return
+			case <-timer.C:
+			}
+			most = max(most, time.Since(due))
+			timer.Reset(tick)
+		}
+	})
+	return func() time.Duration {
+		close(stop)
+		wg.Wait()
+		return most
+	}
+}
+
+// measure takes latencies from the books.
+func (w *world) measure(r *result, b *books) {
+	calls := map[string][]call{}
+	for _, c := range b.Calls {
+		calls[c.ID] = append(calls[c.ID], c)
+	}
+	for _, of := range calls {
+		slices.SortFunc(of, func(x, y call) int { return cmp.Compare(x.Began, y.Began) })
+	}
+	var rescued, back, resumed []time.Duration
+	for _, f := range b.Faults {
+		switch {
+		case f.Kind == "workerd SIGKILL":
+			rescued = append(rescued, next(calls, f, b.Faults)...)
+		case strings.HasPrefix(f.Kind, "workerd SIGTERM"):
+			back = append(back, next(calls, f, b.Faults)...)
+		case f.Kind == "broker SIGKILL":
+			if d, ok := firstAfter(b.Calls, f.Ended); ok {
+				resumed = append(resumed, d)
+			}
+		}
+	}
+	figures(r, "rescue after SIGKILL", rescued)
+	figures(r, "hand-back on SIGTERM", back)
+	figures(r, "resume after broker kill", resumed)
+}
+
+func figures(r *result, name string, of []time.Duration) {
+	if len(of) == 0 {
+		return
+	}
+	slices.Sort(of)
+	r.Figures[name+" n"] = float64(len(of))
+	r.Figures[name+" median"] = of[len(of)/2].Seconds()
+	r.Figures[name+" p99"] = of[len(of)*99/100].Seconds()
+	r.Figures[name+" max"] = of[len(of)-1].Seconds()
+}
+
+// next is, for the calls that a fault broke off, how long after their end the
+// job was called again. A job that met another fault meanwhile does not count.
+func next(calls map[string][]call, f fault, faults []fault) (waits []time.Duration) {
+	for _, of := range calls {
+		for i, c := range of[:len(of)-1] {
+			broken := c.Replica == f.Whom && c.Status == 0 && c.Began <= f.Ended && c.Ended >= f.Began
+			if broken && of[i+1].Replica != f.Whom {
+				waits = append(waits, of[i+1].Began-max(f.Began, min(c.Ended, f.Ended)))
+			}
+		}
+	}
+	return waits
+}
+
+func firstAfter(calls []call, t time.Duration) (time.Duration, bool) {
+	for _, c := range calls { // in order of Began
+		if c.Began >= t {
+			return c.Began - t, true
+		}
+	}
+	return 0, false
+}

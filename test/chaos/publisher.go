@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// stream the jobs lie in.
+const stream = "JOBS"
+
+// publisher sends jobs and remembers which ones the stream has taken.
+type publisher struct {
+	seed    uint64
+	prefix  string
+	size    int
+	js      jetstream.JetStream
+	header  func(id string) nats.Header // more than the id, if anything
+	sent    []sent
+	refused int // the client would not even send them
+}
+
+type sent struct {
+	id  string
+	ack jetstream.PubAckFuture
+}
+
+// pace publishes rate jobs a second until ctx ends.
+func (p *publisher) pace(ctx context.Context, rate int) {
+	const ticks = 50 // a second
+	tick := time.NewTicker(time.Second / ticks)
+	defer tick.Stop()
+	for n, next := 1, 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for ; next < n*rate/ticks; next++ {
+			p.publish(fmt.Sprintf("%s-%d", p.prefix, next))
+		}
+	}
+}
+
+// publish sends a job and does not wait for the answer. It is not sent again:
+// whether one without an answer is in the stream is not known.
+func (p *publisher) publish(id string) {
+	m := &nats.Msg{Subject: "jobs.normal", Data: payload(p.seed, id, p.size), Header: nats.Header{}}
+	if chance(p.seed, id, "high", 4) == 0 {
+		m.Subject = "jobs.high"
+	}
+	if p.header != nil {
+		m.Header = p.header(id)
+	}
+	ack, err := p.js.PublishMsgAsync(m, jetstream.WithMsgID(id))
+	if err != nil {
+		p.refused++
+		return
+	}
+	p.sent = append(p.sent, sent{id, ack})
+}
+
+// settle waits for the answers that are still to come and sorts the jobs.
+func (p *publisher) settle(limit time.Duration) (acked, unknown []string) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-p.js.PublishAsyncComplete():
+	case <-timer.C:
+	}
+	for _, s := range p.sent {
+		select {
+		case <-s.ack.Ok():
+			acked = append(acked, s.id)
+		default:
+			unknown = append(unknown, s.id)
+		}
+	}
+	return acked, unknown
+}
