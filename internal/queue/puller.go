@@ -252,7 +252,7 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
 func (p *puller) refuse(d *delivery) {
 	p.conn.sayOnce(slog.LevelWarn, "a job of another subject was given back", "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "subject", d.job.Subject)
 	d.settled.Store(true)
-	p.conn.settler.settle(d, verbPayload(job.Nak, 0), true)
+	p.conn.settler.settle(d.lease, verbPayload(job.Nak, 0), true)
 	p.to.Returned(1)
 	p.suspect.Store(true)
 }
