@@ -187,5 +187,7 @@ func TestSupervision_jetStreamSwitchedOffIsSaid(t *testing.T) {
 	c, _ := k.dialAs(queue.Config{URL: k.broker.URL()})
 	s := k.source(c, 30*time.Second)
 	t.Cleanup(run(s, newCatcher()))
-	k.awaitFor("it says so", func() bool { return s.Stats().Problem == "JetStream is not enabled on the NATS server" })
+	k.awaitFor("it says so", func() bool {
+		return strings.HasPrefix(s.Stats().Problem, "nobody answers for JetStream: it is not enabled on the NATS server")
+	})
 }

@@ -201,8 +201,8 @@ func (c *Conn) explain(err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return &explained{err, "JetStream is not enabled for the account of this NATS user"}
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-		return &explained{err, "JetStream is not enabled on the NATS server"}
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
+		return &explained{err, "nobody answers for JetStream: it is not enabled on the NATS server, or still starting"}
 	case !timeout:
 		return err
 	}
