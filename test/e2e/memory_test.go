@@ -68,7 +68,7 @@ func (c *client) fill(subject string, n int) {
 	}
 	payload := bytes.Repeat([]byte("x"), 256)
 	for range n {
-		if _, err := js.PublishAsync(subject, payload); err != nil {
+		if _, err := js.PublishAsync(subject, payload, jetstream.WithStallWait(time.Minute)); err != nil {
 			c.t.Fatal(err)
 		}
 	}
