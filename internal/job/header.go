@@ -30,6 +30,11 @@ const (
 	HeaderDeadline = "Workerd-Deadline"
 	// HeaderTTL is how long after publication the job may start, as a duration ("90s").
 	HeaderTTL = "Workerd-TTL"
+	// HeaderPriority (critical, high, normal, low) ranks the job within its pool.
+	// It may always rank it lower than its subject does, and higher only if the
+	// pool trusts it. Anything else in it is ignored: a wish that cannot be read
+	// harms nobody.
+	HeaderPriority = "Workerd-Priority"
 	// HeaderIdempotencyKey replaces the default idempotency key.
 	HeaderIdempotencyKey = "Workerd-Idempotency-Key"
 )

@@ -29,7 +29,8 @@ type Job struct {
 	Header Header
 	// Payload as published, byte for byte.
 	Payload []byte
-	// Priority decides who goes first within a pool.
+	// Priority the job wishes for, otherwise that of its source. What it gets
+	// within its pool is the pool's decision.
 	Priority Priority
 	// Deliveries counts how often NATS handed the job to anybody, this time
 	// included: 1 at the first delivery.

@@ -29,6 +29,9 @@ func decode(m *nats.Msg, meta *nats.MsgMetadata, cfg SourceConfig) *job.Job {
 		Deliveries: int(min(meta.NumDelivered, 1<<31-1)),
 		Enqueued:   meta.Timestamp,
 	}
+	if wish, err := job.ParsePriority(j.Header.Get(job.HeaderPriority)); err == nil {
+		j.Priority = wish
+	}
 	j.ID = jobID(j)
 	j.Invalid = validate(j, cfg.MaxMessage)
 	if n := unreadHeader(m); n > 0 && j.Invalid == nil {
