@@ -11,25 +11,31 @@
 //
 // Guarantees:
 //
-//  1. Nobody starts while limit or more are in flight. A lower limit
-//     interrupts nobody; what is too much ends by itself.
+//  1. Nobody starts while limit or more are in flight, nor while that would
+//     leave less free than is reserved for more important priorities. A lower
+//     limit interrupts nobody; what is too much ends by itself.
 //  2. Whoever waits is served by priority, 0 first, and in order of arrival
-//     within one. Nobody who comes later gets a permit past those who wait.
-//  3. Each Acquire ends once: with a permit, or with the cause of its context.
+//     within one. Nobody of a priority gets a permit past those who wait for
+//     the same or a higher one, but for 3.
+//  3. Nobody starves: after 19 permits that went past somebody of a lower
+//     priority, one goes to the lower priority that was passed most often,
+//     past the others and past what is reserved.
+//  4. Each Acquire ends once: with a permit, or with the cause of its context.
 //     Cancellation wins over a permit that comes at the same time, and that
 //     permit goes to the next in line.
-//  4. No permit is lost and none is made: what was acquired is in flight until
+//  5. No permit is lost and none is made: what was acquired is in flight until
 //     it is released.
-//  5. Taking and returning a permit that is free allocates nothing.
+//  6. Taking and returning a permit that is free allocates nothing.
 //
-// To others it leaves: how many may wait and for how long, keeping low
-// priorities from starving (shed), and that each permit is released exactly
-// once, also after a panic.
+// To others it leaves: how many may wait and for how long, how much is to be
+// reserved (shed), and that each permit is released exactly once, also after a
+// panic.
 package bulkhead
 
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -41,10 +47,19 @@ type Bulkhead struct {
 	mu       sync.Mutex // guards all below
 	limit    int
 	inFlight int
-	// Whenever mu is free, somebody waits only if inFlight >= limit. Therefore
-	// a free permit may be taken without a look at the waiting.
+	reserve  [priorities]int // permits to keep free of each priority; never falling
+	// Whenever mu is free, somebody waits only if nothing is free for his
+	// priority. Since as much or less is reserved from the more important, who
+	// finds a free permit may take it without a look at the waiting.
 	waiting [priorities]queue
+
+	contested int             // permits in a row that went past a lower priority
+	passed    [priorities]int // how often each was passed since its last permit
 }
+
+// turn is the number of contested permits of which one goes to a lower
+// priority.
+const turn = 20
 
 // New returns a bulkhead with limit permits. 0: nobody starts until SetLimit.
 // A negative limit panics.
@@ -65,7 +80,7 @@ func (b *Bulkhead) Acquire(ctx context.Context, priority int) error {
 		return context.Cause(ctx)
 	}
 	b.mu.Lock()
-	if b.inFlight < b.limit {
+	if b.free(priority) {
 		b.inFlight++
 		b.mu.Unlock()
 		return nil
@@ -110,18 +125,21 @@ func (b *Bulkhead) leave(priority int, w *waiter) {
 	}
 }
 
-// TryAcquire takes a permit if one is free, and reports whether it did.
-// Permits are free only if nobody waits. A priority that is not 0 to 3 panics.
+// TryAcquire takes a permit if one is free for the priority, and reports
+// whether it did. Then nobody of that or a higher one waits. A priority that is not 0 to 3 panics.
 func (b *Bulkhead) TryAcquire(priority int) bool {
 	mustBePriority(priority)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.inFlight >= b.limit {
+	if !b.free(priority) {
 		return false
 	}
 	b.inFlight++
 	return true
 }
+
+// free tells whether a priority may start. The caller holds mu.
+func (b *Bulkhead) free(priority int) bool { return b.inFlight < b.limit-b.reserve[priority] }
 
 // Release returns a permit. It panics if there is none in flight.
 func (b *Bulkhead) Release() {
@@ -166,16 +184,59 @@ func (b *Bulkhead) SetLimit(limit int) {
 	b.grant()
 }
 
-// grant gives free permits to the first in line. The caller holds mu.
+// SetReserve changes how many permits are kept free of each priority. Less
+// wakes those who wait; more lets those in flight go on. It never blocks. It
+// panics if something is negative, or if less is kept free of a priority than
+// of a more important one.
+func (b *Bulkhead) SetReserve(reserve [priorities]int) {
+	if reserve[0] < 0 || !slices.IsSorted(reserve[:]) {
+		panic(fmt.Sprintf("bulkhead: reserve %v, want 0 or more and never falling", reserve))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reserve != reserve {
+		b.reserve = reserve
+		b.grant()
+	}
+}
+
+// grant gives free permits to the next in line. The caller holds mu.
 func (b *Bulkhead) grant() {
-	for p := range b.waiting {
-		for b.inFlight < b.limit && b.waiting[p].first != nil {
-			w := b.waiting[p].first
-			b.waiting[p].remove(w)
-			b.inFlight++
-			close(w.granted)
+	for p := b.next(); p >= 0; p = b.next() {
+		w := b.waiting[p].first
+		b.waiting[p].remove(w)
+		b.inFlight++
+		close(w.granted)
+	}
+}
+
+// next is the priority whose turn it is, -1 if nobody may start. The caller
+// holds mu, and grants.
+func (b *Bulkhead) next() int {
+	first := 0
+	for first < priorities && (b.waiting[first].first == nil || !b.free(first)) {
+		first++
+	}
+	if first == priorities {
+		return -1
+	}
+	most := first
+	for p := first + 1; p < priorities; p++ {
+		if b.waiting[p].first != nil {
+			b.passed[p]++
+			if most == first || b.passed[p] >= b.passed[most] {
+				most = p
+			}
 		}
 	}
+	if most == first {
+		return first
+	}
+	if b.contested++; b.contested < turn {
+		return first
+	}
+	b.contested, b.passed[most] = 0, 0
+	return most
 }
 
 // Stats is the state of a bulkhead at one instant.

@@ -66,6 +66,7 @@ const (
 	Poison       Reason = "poison"
 	PanicReason  Reason = "panic"
 	Dropped      Reason = "dropped"
+	Shed         Reason = "shed"
 
 	// Why a job was given back unharmed.
 	BreakerOpen Reason = "breaker"
@@ -88,7 +89,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Status2xx, Status3xx, Status4xx, Status5xx, StatusThrottled, TimedOut, Connect, Reset, DNS, TLS,
 		Protocol, ResponseSize, Disposition, BadRequest, Decode, Expired, MaxAttempts, MaxAge, MaxDeferrals,
-		Poison, PanicReason, Dropped, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Degraded, Interrupted, Released, LeaseLost, NoDLQ,
+		Poison, PanicReason, Dropped, Shed, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Degraded, Interrupted, Released, LeaseLost, NoDLQ,
 	}
 }
 

@@ -101,6 +101,7 @@ func (m *Metrics) BreakerChanged(target string, c breaker.Change) {
 // poolSeries are the series of one pool.
 type poolSeries struct {
 	completed                             [numActions]prometheus.Counter
+	shed                                  [job.Priorities]prometheus.Counter
 	duration                              [numActions]prometheus.Observer
 	age, wait                             prometheus.Observer
 	retried, deferred, dead               map[string]prometheus.Counter
@@ -111,6 +112,9 @@ func (s *poolSeries) job(r *pool.Report) {
 	out := &r.Outcome
 	s.completed[out.Action].Inc()
 	s.wait.Observe(seconds(r.Waited))
+	if out.Reason == job.Shed {
+		s.shed[r.Priority].Inc()
+	}
 	if out.Tries > 0 {
 		s.duration[out.Action].Observe(seconds(r.Took))
 		s.age.Observe(seconds(r.Age))

@@ -12,6 +12,7 @@ import (
 // poolVecs are the metrics that hooks of a pool feed.
 type poolVecs struct {
 	completed, retried, deferred, dead    *prometheus.CounterVec
+	shed                                  *prometheus.CounterVec
 	duration, age, wait                   *prometheus.HistogramVec
 	ackErrors, leaseLost, panics, dlqFail *prometheus.CounterVec
 }
@@ -28,6 +29,7 @@ func newPoolVecs() poolVecs {
 		retried:   counters("jobs_retried_total", "Failed attempts whose job was given back to be tried again; outcome retry.", "reason"),
 		deferred:  counters("jobs_deferred_total", "Jobs given back without being charged for it; outcomes deferred and released.", "reason"),
 		dead:      counters("jobs_dead_lettered_total", "Jobs stored as dead letters; outcome dead.", "reason"),
+		shed:      counters("shed_jobs_total", "Jobs dropped or dead-lettered because they were late and their priority had no room.", "priority"),
 		duration: histograms("job_duration_seconds", "Time a job took in this process from its permit to its outcome, waits between calls included. Jobs that made a call.",
 			durationBuckets(), "outcome"),
 		age:       histograms("job_queue_age_seconds", "Age of a job at its start, from publication. Jobs that made a call.", ageBuckets()),
@@ -41,7 +43,7 @@ func newPoolVecs() poolVecs {
 
 func (v poolVecs) all() []prometheus.Collector {
 	return []prometheus.Collector{
-		v.completed, v.retried, v.deferred, v.dead, v.duration, v.age, v.wait, v.ackErrors, v.leaseLost, v.panics, v.dlqFail,
+		v.completed, v.retried, v.deferred, v.dead, v.shed, v.duration, v.age, v.wait, v.ackErrors, v.leaseLost, v.panics, v.dlqFail,
 	}
 }
 
@@ -55,6 +57,9 @@ func (v poolVecs) series(name string) *poolSeries {
 
 		ackErrors: v.ackErrors.WithLabelValues(name), leaseLost: v.leaseLost.WithLabelValues(name),
 		panics: v.panics.WithLabelValues(name), dlqFail: v.dlqFail.WithLabelValues(name),
+	}
+	for p := range s.shed {
+		s.shed[p] = v.shed.WithLabelValues(name, job.Priority(p).String())
 	}
 	for _, a := range job.Actions() {
 		s.completed[a] = v.completed.WithLabelValues(name, a.String())

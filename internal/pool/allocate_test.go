@@ -11,42 +11,54 @@ import (
 
 func drawAllocation(t *rapid.T) allocation {
 	used := rapid.SliceOfNDistinct(rapid.SampledFrom([]job.Priority{job.Critical, job.High, job.Normal, job.Low}), 1, 4, rapid.ID).Draw(t, "used")
-	a := allocation{
-		limit:    rapid.IntRange(0, 40).Draw(t, "limit"),
-		prefetch: rapid.IntRange(0, 20).Draw(t, "prefetch"),
-		shares:   shed.Config{}.WithDefaults().For(used),
+	a := allocation{room: rapid.IntRange(0, 60).Draw(t, "room"), used: shed.Config{}.WithDefaults().For(used).PerMille}
+	if len(used) > 1 {
+		for p := range a.doorstep {
+			a.doorstep[p] = rapid.IntRange(0, 3).Draw(t, "doorstep")
+		}
+	}
+	least := 0
+	for p := range a.reserve {
+		if p > 0 {
+			least += rapid.IntRange(0, 5).Draw(t, "reserve")
+		}
+		a.reserve[p] = least
 	}
 	for _, p := range used {
 		a.held[p] = rapid.IntRange(0, 30).Draw(t, "held")
+		a.waiting[p] = rapid.IntRange(0, a.held[p]).Draw(t, "waiting")
 		a.requested[p] = rapid.IntRange(0, 30).Draw(t, "requested")
 		a.backlog[p] = rapid.Uint64Range(0, 100).Draw(t, "backlog")
+		a.promoted[p] = rapid.Bool().Draw(t, "promoted")
 	}
 	return a
 }
 
-func TestAllocate_staysWithinTheLimit(t *testing.T) {
+func TestAllocate_staysWithinTheRoom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := drawAllocation(t)
-		ask, room := allocate(a), a.shares.Room(a.limit+a.prefetch, a.held)
-		free, waking := a.limit+a.prefetch, 0
-		for _, n := range a.held {
-			free -= n
-		}
+		ask, free, waking := allocate(a), a.room, 0
 		for p := range ask {
+			free -= a.held[p] - a.waiting[p]
+		}
+		all := free
+		for _, p := range a.order() {
+			free -= a.waiting[p]
+			may := max(0, free-a.reserveOf(p), a.doorstep[p]-a.waiting[p])
 			switch {
 			case ask[p] < 0:
 				t.Fatalf("asked for %d", ask[p])
-			case ask[p] > 0 && a.shares[p] == 0:
+			case ask[p] > 0 && a.used[p] == 0:
 				t.Fatalf("asked a priority that is not in use: %v", ask)
-			case ask[p] > 0 && a.requested[p]+ask[p] > room[p]:
-				t.Fatalf("priority %d has room for %d, and %d are asked for", p, room[p], a.requested[p]+ask[p])
+			case ask[p] > 0 && a.requested[p]+ask[p] > may:
+				t.Fatalf("priority %d may have %d more, and %d are asked for", p, may, a.requested[p]+ask[p])
 			}
-			if ask[p] > 0 && a.backlog[p] > 0 {
-				waking += a.requested[p] + ask[p]
+			if n := a.requested[p] + ask[p]; ask[p] > 0 && a.backlog[p] > 0 && n > a.doorstep[p]-a.waiting[p] {
+				waking += n
 			}
 		}
-		if waking > max(0, free) {
-			t.Fatalf("priorities known to have jobs are asked for %d, free is %d", waking, free)
+		if waking > max(0, all) {
+			t.Fatalf("priorities known to have jobs are asked for %d, free is %d", waking, all)
 		}
 	})
 }
@@ -54,15 +66,14 @@ func TestAllocate_staysWithinTheLimit(t *testing.T) {
 func TestAllocate_leavesNoRoomUnasked(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := drawAllocation(t)
-		ask, room := allocate(a), a.shares.Room(a.limit+a.prefetch, a.held)
-		free, asked := a.limit+a.prefetch, 0
+		ask, free, asked := allocate(a), a.room, 0
 		for p := range ask {
 			free -= a.held[p]
 			asked += ask[p] + a.requested[p]
 		}
 		for p := range ask {
-			if room[p] > 0 && free > 0 && asked == 0 {
-				t.Fatalf("room %v and free %d, but nothing is asked for", room, free)
+			if a.used[p] > 0 && free > a.reserve[p] && asked == 0 {
+				t.Fatalf("free is %d, reserved of %d are %d, but nothing is asked for", free, p, a.reserve[p])
 			}
 		}
 	})
@@ -71,24 +82,53 @@ func TestAllocate_leavesNoRoomUnasked(t *testing.T) {
 func TestAllocate_aSinglePriorityGetsExactlyTheRest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := rapid.SampledFrom([]job.Priority{job.Critical, job.High, job.Normal, job.Low}).Draw(t, "priority")
-		a := allocation{limit: rapid.IntRange(0, 40).Draw(t, "limit"), prefetch: rapid.IntRange(0, 9).Draw(t, "prefetch"), shares: shed.Config{}.WithDefaults().For([]job.Priority{p})}
-		a.held[p] = rapid.IntRange(0, a.limit+a.prefetch).Draw(t, "held")
-		a.requested[p] = rapid.IntRange(0, a.limit+a.prefetch-a.held[p]).Draw(t, "requested")
-		if got, want := allocate(a)[p], a.limit+a.prefetch-a.held[p]-a.requested[p]; got != want {
+		a := allocation{room: rapid.IntRange(0, 49).Draw(t, "room"), used: shed.Config{}.WithDefaults().For([]job.Priority{p}).PerMille}
+		a.held[p] = rapid.IntRange(0, a.room).Draw(t, "held")
+		a.requested[p] = rapid.IntRange(0, a.room-a.held[p]).Draw(t, "requested")
+		if got, want := allocate(a)[p], a.room-a.held[p]-a.requested[p]; got != want {
 			t.Fatalf("asked for %d, want the %d that are missing", got, want)
 		}
 	})
 }
 
 func TestAllocate_theMoreImportantIsServedFirst(t *testing.T) {
-	shares := shed.Config{}.WithDefaults().For([]job.Priority{job.High, job.Low})
-	a := allocation{limit: 10, shares: shares}
+	a := allocation{room: 10, used: shed.Config{}.WithDefaults().For([]job.Priority{job.High, job.Low}).PerMille}
+	a.reserve[job.Low] = 1
 	a.backlog[job.High], a.backlog[job.Low] = 100, 100
 	if got := allocate(a); got[job.High] != 10 || got[job.Low] != 0 {
 		t.Errorf("asked for %v, want all 10 of high", got)
 	}
 	a.backlog[job.High] = 0
-	if got := allocate(a); got[job.High] != 5 || got[job.Low] != 6 {
-		t.Errorf("asked for %v, want low up to its share, and high to be woken by", got)
+	if got := allocate(a); got[job.High] != 5 || got[job.Low] != 9 {
+		t.Errorf("asked for %v, want low but for what is reserved, and high to be woken by", got)
+	}
+}
+
+func TestAllocate_aPriorityWithoutRoomHasOneOnTheDoorstep(t *testing.T) {
+	a := allocation{room: 10, doorstep: [job.Priorities]int{1, 1, 1, 1}, used: shed.Config{}.WithDefaults().For([]job.Priority{job.High, job.Low}).PerMille}
+	a.held[job.High] = 10
+	a.backlog[job.High], a.backlog[job.Low] = 100, 100
+	if got := allocate(a); got[job.High] != 1 || got[job.Low] != 1 {
+		t.Errorf("asked for %v, want one of each to wait for its turn", got)
+	}
+	a.held[job.Low], a.waiting[job.Low] = 1, 1
+	if got := allocate(a); got[job.High] != 1 || got[job.Low] != 0 {
+		t.Errorf("asked for %v, want no second of low", got)
+	}
+}
+
+func TestAllocate_thePromotedHaveAsMuchInHandAsThoseAbove(t *testing.T) {
+	a := allocation{room: 10, used: shed.Config{}.WithDefaults().For([]job.Priority{job.Normal, job.Low}).PerMille}
+	a.backlog[job.Normal], a.backlog[job.Low] = 100, 100
+	a.reserve[job.Low] = 3
+	for range 10 { // one permit at a time
+		a.room = a.held[job.Normal] + a.held[job.Low] + 1
+		a.promoted[job.Low] = true
+		got := allocate(a)
+		a.held[job.Normal] += got[job.Normal]
+		a.held[job.Low] += got[job.Low]
+	}
+	if a.held[job.Normal] != 5 || a.held[job.Low] != 5 {
+		t.Errorf("in hand are %v, want as many of both", a.held)
 	}
 }

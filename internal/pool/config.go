@@ -18,6 +18,12 @@ type Config struct {
 	// durable consumer of its own, named <pool>-<priority>, so that a low
 	// priority can wait in the stream while a high one runs. Required.
 	Subjects map[string][]string `yaml:"subjects"`
+	// Priorities says, by priority, what happens when there is not enough room.
+	Priorities map[string]Priority `yaml:"priorities"`
+	// TrustPriority lets the header Workerd-Priority raise a job above the
+	// priority of its subject within the pool. It may always lower it.
+	// Default: false.
+	TrustPriority bool `yaml:"trust_priority"`
 	// Concurrency is how many jobs of the pool run at once in this process,
 	// 1 to 10000. Default: 16.
 	Concurrency int `yaml:"concurrency"`
@@ -83,6 +89,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.MaxMessage, 8<<20)
 	setDefault(&c.MaxPark, 30*time.Second)
 	setDefault(&c.OnExpired, "dead_letter")
+	c.Priorities = c.withPriorities()
 	r := &c.Redelivery
 	setDefault(&r.MaxAttempts, 10)
 	setDefault(&r.InitialBackoff, 5*time.Second)
@@ -126,6 +133,7 @@ func (c Config) Validate(problem func(field, message string)) {
 			problem("subjects."+name, "a priority needs at least one subject")
 		}
 	}
+	c.validatePriorities(problem)
 	report("concurrency", outside(c.Concurrency, 1, 10000))
 	report("prefetch", outside(c.Prefetch, 0, 10000))
 	report("ack_wait", outside(c.AckWait, time.Second, time.Hour))

@@ -22,6 +22,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type stream struct {
 	priority job.Priority
 	ackWait  time.Duration
+	// roundTrip of a request for jobs.
+	roundTrip time.Duration
 
 	mu        sync.Mutex
 	jobs      []*job.Job
@@ -50,6 +52,18 @@ func (s *stream) Request(n int) {
 	s.mu.Lock()
 	s.wanted += n
 	s.mu.Unlock()
+	s.nudge()
+}
+
+// publish adds a job.
+func (s *stream) publish(j *job.Job) {
+	s.mu.Lock()
+	s.jobs = append(s.jobs, j)
+	s.mu.Unlock()
+	s.nudge()
+}
+
+func (s *stream) nudge() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -70,6 +84,9 @@ func (s *stream) Run(ctx context.Context, to job.Receiver) {
 		}
 		left := uint64(len(s.jobs))
 		s.mu.Unlock()
+		if len(out) > 0 && s.roundTrip > 0 {
+			<-time.After(s.roundTrip)
+		}
 		for i, j := range out {
 			to.Deliver(&delivery{stream: s, job: j, until: time.Now().Add(s.ackWait)}, left+uint64(len(out)-1-i))
 		}
@@ -283,8 +300,9 @@ type world struct {
 	interrupt    context.CancelCauseFunc
 	done         chan struct{}
 
-	mu      sync.Mutex
-	reports []pool.Report
+	mu       sync.Mutex
+	reports  []pool.Report
+	onReport func(pool.Report) // called for each, under mu
 }
 
 func start(t *testing.T, cfg pool.Config, do func(context.Context, *job.Job, job.Record) job.Outcome, streams ...*stream) *world {
@@ -316,6 +334,9 @@ func (w *world) report(r pool.Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reports = append(w.reports, r)
+	if w.onReport != nil {
+		w.onReport(r)
+	}
 }
 
 func (w *world) outcomes(reason job.Reason) (n int) {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/workerd/workerd/internal/job"
-	"github.com/workerd/workerd/internal/shed"
 )
 
 // intake is the pool's ear towards one source.
@@ -22,7 +21,11 @@ func (i intake) Deliver(d job.Delivery, backlog uint64) {
 	h.ctx, h.cancel = context.WithCancelCause(p.work)
 	p.mu.Lock()
 	p.requested[i.priority] = max(0, p.requested[i.priority]-1)
-	p.backlog[i.priority] = backlog
+	p.backlog[i.priority], p.heard[i.priority] = backlog, now
+	p.arriving[i.priority]++
+	if j := d.Job(); j.Deliveries == 1 { // the others are old for reasons of their own
+		p.oldest[i.priority] = j.Enqueued
+	}
 	p.count[i.priority]++
 	p.held[h] = struct{}{}
 	p.request()
@@ -37,6 +40,7 @@ func (i intake) Returned(n int) {
 	defer p.mu.Unlock()
 	p.requested[i.priority] = max(0, p.requested[i.priority]-n)
 	p.backlog[i.priority] = 0
+	p.oldest[i.priority] = time.Time{}
 	p.request()
 }
 
@@ -57,10 +61,17 @@ func (p *Pool) watchGate(ctx context.Context, g Gate) {
 // with time: a rate of many calls per second is served in small lots.
 const soonest = time.Millisecond
 
-// watchClock regulates the pool when the time has come that a gate has named.
+// watchClock regulates the pool when the time has come that a gate has named,
+// and when what a source said of its jobs has grown stale.
 func (p *Pool) watchClock(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var stales <-chan time.Time
+	if p.deps.Shares.Used() > 1 {
+		ticker := time.NewTicker(stale)
+		defer ticker.Stop()
+		stales = ticker.C
+	}
 	for {
 		timer.Stop()
 		if until := p.until(); !until.IsZero() {
@@ -70,8 +81,22 @@ func (p *Pool) watchClock(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-p.rearm:
+		case <-stales:
+			p.refresh()
 		case <-timer.C:
 			p.regulate(time.Now())
+		}
+	}
+}
+
+// refresh asks again if a priority waits for what it was told of.
+func (p *Pool) refresh() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for priority, n := range p.requested {
+		if n > 0 && p.backlog[priority] > 0 {
+			p.request()
+			return
 		}
 	}
 }
@@ -144,62 +169,4 @@ func (p *Pool) setHold(hold Hold, inFlight int, now time.Time) {
 func (p *Pool) setLimit(limit int) {
 	p.limit = limit
 	p.bulkhead.SetLimit(limit) // also if it is the same: jobs may have yielded
-}
-
-// request asks the sources for what may start. The caller holds mu.
-func (p *Pool) request() {
-	if p.stopping || p.hold.Credit == 0 {
-		return
-	}
-	ask := allocate(allocation{
-		limit: p.limit, prefetch: p.cfg.Prefetch, shares: p.deps.Shares,
-		held: p.count, requested: p.requested, backlog: p.backlog,
-	})
-	for priority, n := range ask {
-		if n > 0 {
-			p.requested[priority] += n
-			p.deps.Sources[priority].Request(n)
-		}
-	}
-}
-
-// allocation is what decides how many jobs of which priority to ask for.
-type allocation struct {
-	limit, prefetch int
-	shares          shed.Shares
-	held, requested [job.Priorities]int
-	backlog         [job.Priorities]uint64 // jobs left in the stream, as far as known
-}
-
-// allocate returns how many more jobs to ask for, by priority.
-//
-// A priority known to have jobs gets all the room it may have, the most
-// important first. The others share what is free evenly: a waiting request
-// costs nothing until a job comes, and when one comes its message says how
-// many there are. So nothing idles, and what is asked for stays within the
-// limit but for the moment in which an idle priority wakes up.
-func allocate(a allocation) [job.Priorities]int {
-	room := a.shares.Room(a.limit+a.prefetch, a.held)
-	free, used := a.limit+a.prefetch, 0
-	for priority, share := range a.shares {
-		free -= a.held[priority]
-		if share > 0 {
-			used++
-		}
-	}
-	var ask [job.Priorities]int
-	for priority := range ask {
-		may := min(room[priority], free)
-		if may <= 0 {
-			continue
-		}
-		idle := max(1, free/used)
-		want := min(may, idle)
-		if left := a.backlog[priority]; left > 0 {
-			want = max(want, int(min(uint64(may), left)))
-			free -= want
-		}
-		ask[priority] = max(0, want-a.requested[priority])
-	}
-	return ask
 }

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/workerd/workerd/internal/job"
@@ -21,19 +20,11 @@ type held struct {
 	marked bool       // record says that the job is being run
 
 	started time.Time // first time it got a permit
+	arrived bool      // in the waiting room; guarded by the pool's mu, as is
+	counted bool      // among the running
 	waited  time.Duration
 	took    time.Duration
 }
-
-// Causes with which the waiting room is closed.
-var errReleased = errors.New("released")
-
-type deferred struct {
-	after  time.Duration
-	reason job.Reason
-}
-
-func (deferred) Error() string { return "deferred" }
 
 // one takes a delivery from arrival to its end.
 func (p *Pool) one(h *held) {
@@ -42,7 +33,7 @@ func (p *Pool) one(h *held) {
 	h.cancel(nil)
 	p.forget(h)
 	p.regulate(time.Now())
-	report := Report{Pool: p.name, Job: h.Job(), Outcome: out, Received: h.received, Waited: h.waited, Took: h.took, SettleErr: err}
+	report := Report{Pool: p.name, Job: h.Job(), Priority: h.priority, Outcome: out, Received: h.received, Waited: h.waited, Took: h.took, SettleErr: err}
 	if !h.started.IsZero() {
 		report.Age = max(0, h.started.Sub(h.Job().Enqueued))
 	}
@@ -58,10 +49,11 @@ func (p *Pool) run(h *held) job.Outcome {
 		now := time.Now()
 		h.waited += now.Sub(arrived)
 		if err != nil {
-			return turnedAway(err)
+			return p.turnedAway(h, err)
 		}
 		if h.started.IsZero() {
 			h.started = now
+			p.begun(h)
 			p.mark(h)
 		}
 		out := p.deps.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
@@ -79,32 +71,37 @@ func (p *Pool) run(h *held) job.Outcome {
 	}
 }
 
-// enter waits for a permit, until the room is closed or the job is given up.
-func (p *Pool) enter(h *held) error {
-	if p.bulkhead.TryAcquire(int(h.priority)) {
-		return nil
+// arrived says that a job is in the waiting room, which knows its rank. In a
+// pool with one priority nobody asks.
+func (p *Pool) arrived(h *held) {
+	if p.deps.Shares.Used() <= 1 {
+		return
 	}
 	p.mu.Lock()
-	room := p.room
-	p.mu.Unlock()
-	ctx, cancel := context.WithCancelCause(h.ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(room, func() { cancel(context.Cause(room)) })
-	defer stop()
-	return p.bulkhead.Acquire(ctx, int(h.priority))
+	defer p.mu.Unlock()
+	p.leaveDoor(h)
+	p.bulkhead.SetReserve(p.promised(time.Now()))
 }
 
-// turnedAway says what becomes of a job that did not get to run.
-func turnedAway(cause error) job.Outcome {
-	var d deferred
-	switch {
-	case errors.As(cause, &d):
-		return job.Outcome{Action: job.Defer, Reason: d.reason, After: d.after}
-	case errors.Is(cause, job.ErrLeaseLost):
-		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Err: cause}
+// leaveDoor is called with mu held.
+func (p *Pool) leaveDoor(h *held) {
+	if !h.arrived {
+		h.arrived = true
+		p.arriving[h.priority]--
 	}
-	// Also when everything is being interrupted: it was not running.
-	return job.Outcome{Action: job.Release, Reason: job.Released}
+}
+
+// begun counts a job among the running. It stays there until it is settled,
+// also while it waits for its target to come back.
+func (p *Pool) begun(h *held) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaveDoor(h)
+	h.counted = true
+	p.running[h.priority]++
+	if p.deps.Shares.Used() > 1 {
+		p.request() // one less waits for its turn
+	}
 }
 
 // forget gives back the job's room and asks for the next.
@@ -113,26 +110,11 @@ func (p *Pool) forget(h *held) {
 	defer p.mu.Unlock()
 	delete(p.held, h)
 	p.count[h.priority]--
+	p.leaveDoor(h)
+	if h.counted {
+		p.running[h.priority]--
+	}
 	p.last = time.Now()
-}
-
-// openRoom is called with mu held, or before anybody else knows the pool.
-func (p *Pool) openRoom() {
-	p.room, p.closeRoom = context.WithCancelCause(context.Background())
-}
-
-// closeRoomWith sends everybody away for good.
-func (p *Pool) closeRoomWith(cause error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closeRoom(cause)
-}
-
-// deferWaiting gives back everything that waits, not to come again before the
-// given time. The caller holds mu.
-func (p *Pool) deferWaiting(after time.Duration, why job.Reason) {
-	p.closeRoom(deferred{after, why})
-	p.openRoom()
 }
 
 // keepAlive extends the lease of everything in hand, and gives up what could

@@ -5,7 +5,8 @@
 //  1. Every delivery is settled exactly once, or its lease is lost.
 //  2. Never more than the limit of jobs are being handled.
 //  3. Nothing is asked for that could not start: requested and held jobs
-//     together stay within the room of their priority.
+//     together stay within the room of their priority, but for a few that wait
+//     in hand for their turn in a pool with several priorities.
 //  4. No job starts after the fetch context has ended.
 //  5. A dead letter is stored before its job is terminated.
 //  6. Everything in hand is kept alive until it is settled.
@@ -109,6 +110,8 @@ type Report struct {
 	Pool    string
 	Job     *job.Job
 	Outcome job.Outcome
+	// Priority of the source the job came from.
+	Priority job.Priority
 	// Received is when the delivery came.
 	Received time.Time
 	// Age of the job when it first started, from publication; 0 if it never did.
@@ -146,12 +149,19 @@ type Pool struct {
 	rearm    chan struct{}   // nudges watchClock
 	jobs     sync.WaitGroup
 
+	promoteAfter, shedAfter [job.Priorities]time.Duration // 0: never
+
 	mu        sync.Mutex // guards all below
 	held      map[*held]struct{}
 	count     [job.Priorities]int // held, by the priority of the source
+	running   [job.Priorities]int // of these, those that have had a permit
+	arriving  [job.Priorities]int // of these, those on their way to the waiting room
 	requested [job.Priorities]int
-	backlog   [job.Priorities]uint64
-	limit     int // the bulkhead's limit as last set
+	backlog   [job.Priorities]uint64    // as the source said last
+	heard     [job.Priorities]time.Time // when that was
+	oldest    [job.Priorities]time.Time // publication of the job that came last: nothing in its stream is older
+	reserve   [job.Priorities]int       // of the limit, for those above each priority
+	limit     int                       // the bulkhead's limit as last set
 	hold      Hold
 	heldSince time.Time
 	stopping  bool
@@ -170,6 +180,9 @@ func New(name string, cfg Config, deps Deps) *Pool {
 		rearm:    make(chan struct{}, 1),
 		held:     make(map[*held]struct{}),
 		limit:    cfg.Concurrency,
+	}
+	for priority := range job.Priority(job.Priorities) {
+		p.promoteAfter[priority], p.shedAfter[priority] = cfg.ages(priority)
 	}
 	p.openRoom()
 	return p

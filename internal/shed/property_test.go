@@ -11,7 +11,7 @@ import (
 
 // drawConfig draws shares that a configuration may have.
 func drawConfig(t *rapid.T) shed.Config {
-	cfg, above := shed.Config{Shares: map[string]float64{}}, 1.0
+	cfg, above := shed.Config{Hard: true, Shares: map[string]float64{}}, 1.0
 	for _, p := range everyone() {
 		above *= rapid.Float64Range(1e-4, 1).Draw(t, "share of the one above")
 		cfg.Shares[p.String()] = above
@@ -44,12 +44,12 @@ func TestPool_thatStartsOnlyWhatHasRoomKeepsTheShares(t *testing.T) {
 		limit := rapid.IntRange(0, 40).Draw(t, "limit")
 		var held [job.Priorities]int
 		start := func(p job.Priority, n int) {
-			room := shares.Room(limit, held)
-			held[p] += min(n, room[p])
-			if room[p] == 0 {
+			got := room(shares, limit, held)
+			held[p] += min(n, got[p])
+			if got[p] == 0 {
 				return
 			}
-			for above, share := range shares[:p+1] { // p is among those they have to leave room for
+			for above, share := range shares.PerMille[:p+1] { // p is among those they have to leave room for
 				if got := sum(held[above:]); share > 0 && got > part(limit, share) {
 					t.Fatalf("%s and below have %d of %d, their share is %d per mille: %v", job.Priority(above), got, limit, share, held)
 				}
@@ -82,7 +82,7 @@ func TestRoom_leavesNothingIdleThatTheHighestCouldUse(t *testing.T) {
 		for _, p := range used {
 			held[p], top = rapid.IntRange(0, 80).Draw(t, "held"), min(top, p)
 		}
-		if got, want := shares.Room(limit, held)[top], max(0, limit-sum(held[:])); got != want {
+		if got, want := room(shares, limit, held)[top], max(0, limit-sum(held[:])); got != want {
 			t.Fatalf("%s has room for %d, want all %d that are free of %d: %v", top, got, want, limit, held)
 		}
 	})
@@ -92,10 +92,10 @@ func TestRoom_aloneEverybodyCanRun(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		used := drawUsed(t)
 		shares, limit := drawConfig(t).For(used), rapid.IntRange(1, 200).Draw(t, "limit")
-		room := shares.Room(limit, [job.Priorities]int{})
+		got := room(shares, limit, [job.Priorities]int{})
 		for _, p := range used {
-			if room[p] < 1 || room[p] < part(limit, shares[p]) {
-				t.Fatalf("%s alone has room for %d of %d, its share is %d per mille", p, room[p], limit, shares[p])
+			if got[p] < 1 || got[p] < part(limit, shares.PerMille[p]) {
+				t.Fatalf("%s alone has room for %d of %d, its share is %d per mille", p, got[p], limit, shares.PerMille[p])
 			}
 		}
 	})

@@ -1,28 +1,29 @@
-// Package shed tells how many more jobs of each priority may start.
+// Package shed tells how many permits of a pool to keep free of each priority.
 //
-// It is trunk reservation: a priority and everything below it may together
-// fill only their share of the limit, so that there is always room for what is
-// more important. With the default shares and all four priorities in use:
+// Shares say how much of the limit a priority and everything below it may fill
+// when what is above needs the rest. With the default shares and all four
+// priorities in use:
 //
 //	limit 100 ├──────────────── critical and below: 100 ────────────────┤
 //	          ├────────────── high and below: 95 ────────────────┤
 //	          ├────────── normal and below: 85 ──────────┤
 //	          ├───── low: 60 ─────┤
 //
-// The highest priority a pool uses always has the whole limit, so a pool with
-// one priority is not slowed down.
+// What is above seldom needs all of that, so the room is lent: only a 50th of
+// the limit is kept free for it, as a job that ends makes room for the most
+// important one that waits. Hard shares lend nothing.
 //
 // Guarantees:
-//  1. A priority and all below it together never start more than their share of
-//     the limit, rounded up, and all together never more than the limit.
-//  2. The highest priority in use has all that is free.
-//  3. Room never grows from a priority to a less important one, so when the
-//     limit shrinks, the least important stops first.
-//  4. Room never shrinks when the limit grows, and is never negative.
-//  5. An idle pool with a limit of at least 1 has room for every priority.
-//  6. Nothing is thrown away: a priority without room waits in its stream.
+//  1. More is never kept free of a priority than its share leaves to those
+//     above, less what they hold; and of the limit never more than a 50th,
+//     unless the shares are hard.
+//  2. Nothing is kept free of the highest priority in use.
+//  3. Never less is kept free of a priority than of a more important one.
+//  4. An idle pool with a limit of at least 1 has room for every priority.
+//  5. Nothing is thrown away: a priority without room waits in its stream.
 //
-// The package has no state. Pulling less is the pool's part.
+// The package has no state. To keep the permits free is the bulkhead's part,
+// to pull less the pool's.
 package shed
 
 import (
@@ -35,9 +36,15 @@ import (
 // Config of shedding, for all pools.
 type Config struct {
 	// Shares of a pool's concurrency that each priority and those below it may
-	// fill, 0 to 1. Defaults: critical 1, high 0.95, normal 0.85, low 0.6. The
-	// highest priority that a pool uses always has 1.
+	// fill while higher ones need the rest, 0 to 1. Defaults: critical 1, high
+	// 0.95, normal 0.85, low 0.6. The highest priority that a pool uses always
+	// has 1.
 	Shares map[string]float64 `yaml:"shares"`
+	// Hard keeps the room of higher priorities free also while they do not
+	// use it, instead of lending it. It costs capacity: with the default
+	// shares, low jobs alone fill 60 % of a pool. For jobs that take so long
+	// that waiting for one to end is too long. Default: false.
+	Hard bool `yaml:"hard"`
 }
 
 // WithDefaults fills in what was not said.
@@ -66,39 +73,60 @@ func (c Config) Validate(problem func(field, message string)) {
 	}
 }
 
-// Shares per mille of the limit, by priority. 0 for a priority not in use.
-type Shares [job.Priorities]int
+// Shares of one pool. The zero value is that of a pool without priorities.
+type Shares struct {
+	// PerMille of the limit, by priority. 0 for a priority not in use.
+	PerMille [job.Priorities]int
+	// Hard: nothing is lent.
+	Hard bool
+}
 
 // For returns the shares of a pool that uses the given priorities.
 func (c Config) For(used []job.Priority) Shares {
-	var s Shares
+	s := Shares{Hard: c.Hard}
 	top := job.Priority(job.Priorities)
 	for _, p := range used {
-		s[p] = max(1, int(c.Shares[p.String()]*1000+0.5))
+		s.PerMille[p] = max(1, int(c.Shares[p.String()]*1000+0.5))
 		top = min(top, p)
 	}
 	if int(top) < job.Priorities {
-		s[top] = 1000
+		s.PerMille[top] = 1000
 	}
 	return s
 }
 
-// Room returns how many more jobs of each priority may start under limit when
-// held of each are in hand already. 0 for a priority not in use.
-func (s Shares) Room(limit int, held [job.Priorities]int) [job.Priorities]int {
-	var room [job.Priorities]int
-	below := 0
-	for _, n := range held {
-		below += n
-	}
-	free := limit
-	for p, share := range s {
+// Used is the number of priorities in use.
+func (s Shares) Used() (n int) {
+	for _, share := range s.PerMille {
 		if share > 0 {
-			// Rounded up, so that a limit of 1 leaves room for every priority.
-			free = min(free, (limit*share+999)/1000-below)
-			room[p] = max(0, free)
+			n++
 		}
-		below -= held[p]
 	}
-	return room
+	return n
+}
+
+// cushion is the part of the limit that lent shares keep free.
+const cushion = 50
+
+// whole is all of it in per mille.
+const whole = 1000
+
+// Reserve returns how many permits under limit to keep free of each priority,
+// when held of each are in hand.
+func (s Shares) Reserve(limit int, held [job.Priorities]int) [job.Priorities]int {
+	var reserve [job.Priorities]int
+	above, least := 0, 0
+	for p, share := range s.PerMille {
+		if share > 0 {
+			// The share is rounded up, so that a limit of 1 leaves room for everybody.
+			r := limit - (limit*share+whole-1)/whole - above
+			if !s.Hard {
+				r = min(r, limit/cushion)
+			}
+			least = max(least, r)
+		}
+		reserve[p] = least
+		above += held[p]
+	}
+	return reserve
 }

@@ -2,6 +2,7 @@ package shed_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -12,8 +13,20 @@ import (
 
 func everyone() []job.Priority { return []job.Priority{job.Critical, job.High, job.Normal, job.Low} }
 
-func TestRoom_withTheDefaultShares(t *testing.T) {
-	shares := shed.Config{}.WithDefaults()
+// room is what is left for each priority beside what is kept free of it.
+func room(s shed.Shares, limit int, held [job.Priorities]int) (n [job.Priorities]int) {
+	for p, kept := range s.Reserve(limit, held) {
+		if s.PerMille[p] > 0 {
+			n[p] = max(0, limit-sum(held[:])-kept)
+		}
+	}
+	return n
+}
+
+func hard() shed.Config { return shed.Config{Hard: true}.WithDefaults() }
+
+func TestRoom_withTheDefaultSharesHard(t *testing.T) {
+	shares := hard()
 	for _, c := range []struct {
 		name  string
 		used  []job.Priority
@@ -34,8 +47,29 @@ func TestRoom_withTheDefaultShares(t *testing.T) {
 		{"high in use without critical", []job.Priority{job.High, job.Low}, 20, [4]int{0, 0, 0, 12}, [4]int{0, 8, 0, 0}},
 		{"no limit left", everyone(), 0, [4]int{0, 0, 0, 3}, [4]int{}},
 	} {
-		if got := shares.For(c.used).Room(c.limit, c.held); got != c.want {
+		if got := room(shares.For(c.used), c.limit, c.held); got != c.want {
 			t.Errorf("%s: room %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestReserve_lentSharesKeepASmallCushion(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		used  []job.Priority
+		limit int
+		held  [job.Priorities]int
+		want  [job.Priorities]int
+	}{
+		{"idle", everyone(), 100, [4]int{}, [4]int{0, 2, 2, 2}},
+		{"low fills the pool", everyone(), 100, [4]int{0, 0, 0, 98}, [4]int{0, 2, 2, 2}},
+		{"what is above has all its room already", everyone(), 100, [4]int{5, 35, 0, 0}, [4]int{0, 0, 0, 0}},
+		{"only the part of its room that is missing", everyone(), 100, [4]int{4, 0, 0, 0}, [4]int{0, 1, 2, 2}},
+		{"too small for one", everyone(), 49, [4]int{}, [4]int{}},
+		{"nothing is kept of the highest in use", []job.Priority{job.Normal, job.Low}, 100, [4]int{}, [4]int{0, 0, 0, 2}},
+	} {
+		if got := (shed.Config{}).WithDefaults().For(c.used).Reserve(c.limit, c.held); got != c.want {
+			t.Errorf("%s: reserve %v, want %v", c.name, got, c.want)
 		}
 	}
 }
@@ -43,9 +77,9 @@ func TestRoom_withTheDefaultShares(t *testing.T) {
 // TestRoom_ofTheSmallestShareIsNotNothing: a share too small to count per mille
 // would pass for a priority that is not in use, and its jobs would never run.
 func TestRoom_ofTheSmallestShareIsNotNothing(t *testing.T) {
-	cfg := shed.Config{Shares: map[string]float64{"low": 0.0001}}.WithDefaults()
+	cfg := shed.Config{Hard: true, Shares: map[string]float64{"low": 0.0001}}.WithDefaults()
 	cfg.Validate(func(field, message string) { t.Errorf("%s: %s", field, message) })
-	if got := cfg.For(everyone()).Room(10, [4]int{}); got[job.Low] != 1 {
+	if got := room(cfg.For(everyone()), 10, [4]int{}); got[job.Low] != 1 {
 		t.Errorf("room %v, want one for low", got)
 	}
 }
@@ -54,7 +88,7 @@ func TestRoom_ofTheSmallestShareIsNotNothing(t *testing.T) {
 func TestRoom_keepsItsGuarantees(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		used := rapid.SliceOfNDistinct(rapid.SampledFrom(everyone()), 1, 4, rapid.ID).Draw(t, "used")
-		cfg, above := shed.Config{Shares: map[string]float64{}}, 1.0
+		cfg, above := shed.Config{Hard: rapid.Bool().Draw(t, "hard"), Shares: map[string]float64{}}, 1.0
 		for _, p := range everyone() {
 			above *= rapid.Float64Range(0.01, 1).Draw(t, "share")
 			cfg.Shares[p.String()] = above
@@ -64,14 +98,14 @@ func TestRoom_keepsItsGuarantees(t *testing.T) {
 		for _, p := range used {
 			held[p] = rapid.IntRange(0, 80).Draw(t, "held")
 		}
-		room, less := shares.Room(limit, held), shares.Room(max(0, limit-1), held)
+		room, less, reserve := room(shares, limit, held), room(shares, max(0, limit-1), held), shares.Reserve(limit, held)
 		total := 0
 		for _, n := range held {
 			total += n
 		}
 		last, top := limit, true
 		for p, n := range room {
-			if shares[p] == 0 {
+			if shares.PerMille[p] == 0 {
 				if n != 0 {
 					t.Fatalf("room %v for a priority that is not used", room)
 				}
@@ -93,6 +127,12 @@ func TestRoom_keepsItsGuarantees(t *testing.T) {
 				t.Fatalf("an idle pool has no room for priority %d: %v", p, room)
 			}
 			last, top = n, false
+		}
+		if !slices.IsSorted(reserve[:]) || reserve[0] < 0 {
+			t.Fatalf("reserve %v falls", reserve)
+		}
+		if !cfg.Hard && reserve[job.Low] > limit/50 {
+			t.Fatalf("%v of %d are kept free although the shares lend", reserve, limit)
 		}
 	})
 }
