@@ -17,7 +17,7 @@ GOTEST = $(GO) test $(RACE) -shuffle=on -timeout=$(TIMEOUT)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt fmt-check vet staticcheck lint mod-check docs docs-check race-check \
-	test-fresh fuzz stress sim memory-test mutants chaos chaos-full bench build image image-test clean
+	test-fresh fuzz stress sim memory-test mutants chaos chaos-full bench trouble build image image-test clean
 
 help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ chaos: ## Kill, stop and starve real processes under load, and do the sums; CHAO
 
 chaos-full: ## The same, all of it and longer
 	@$(MAKE) --no-print-directory chaos CHAOS_FLAGS='-full $(CHAOS_FLAGS)'
+
+trouble: ## Show outages, overload, a dead target and a changing capacity, in real processes
+	$(GO) run ./test/trouble
 
 build: ## Build bin/workerd, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/workerd ./cmd/workerd
