@@ -17,6 +17,12 @@ func configFile(c *cli.Context) string {
 	if name := c.Args().First(); name != "" {
 		return name
 	}
+	return defaultConfig()
+}
+
+// defaultConfig is the configuration if no argument names one: environment,
+// current directory, /etc.
+func defaultConfig() string {
 	if name := os.Getenv("WORKERD_CONFIG"); name != "" {
 		return name
 	}

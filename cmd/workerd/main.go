@@ -122,8 +122,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		// The library adds help only if there is no command of that name.
 		Flags: []cli.Flag{cli.HelpFlag, &cli.BoolFlag{Name: "version", Usage: "print version and build", DisableDefaultText: true}},
 		Commands: []*cli.Command{
-			runCommand(), devCommand(), checkCommand(), testCommand(), showCommand(), permissionsCommand(), publishCommand(), dlqCommand(),
-			healthcheckCommand(), versionCommand(), completionCommand(), helpCommand(),
+			runCommand(), devCommand(), checkCommand(), testCommand(), routeCommand(), showCommand(), permissionsCommand(), publishCommand(),
+			dlqCommand(), healthcheckCommand(), versionCommand(), completionCommand(), helpCommand(),
 		},
 	}
 	equip(app.Commands)

@@ -140,20 +140,25 @@ func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 }
 
 func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipeline {
-	r := cfg.Redelivery
 	return pipeline.New(pipeline.Config{
 		Pool: name, Target: l.name, Timeout: l.cfg.Timeout, Keep: int(a.cfg.Cache.MaxEntry), JobTimeout: cfg.JobTimeout,
-		Rules: pipeline.Rules{
-			MaxAttempts: r.MaxAttempts, MaxDeferrals: r.MaxDeferrals, MaxCrashes: r.MaxCrashes, MaxAge: r.MaxAge,
-			Backoff:     retry.Policy{Initial: r.InitialBackoff, Max: r.MaxBackoff, Multiplier: r.Multiplier, Jitter: redeliveryJitter},
-			DropExpired: cfg.OnExpired == "drop",
-		},
+		Rules: Rules(cfg),
 	}, pipeline.Deps{
 		Target: l.target, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry,
 		OnTry:    func(t pipeline.Try) { a.observer.try(l.name, t) },
 		Fallback: a.chain(l.cfg.Fallback), Degrade: l.degrade, Cache: a.cache, Park: parker(dlq.New(a.conn, a.cfg.DLQ, name, l.name)),
 		OnStep: func(s pipeline.StepDone) { a.metrics.Fallback(l.name, s) },
 	})
+}
+
+// Rules are those by which the attempts of a pool's jobs are judged.
+func Rules(cfg pool.Config) pipeline.Rules {
+	r := cfg.Redelivery
+	return pipeline.Rules{
+		MaxAttempts: r.MaxAttempts, MaxDeferrals: r.MaxDeferrals, MaxCrashes: r.MaxCrashes, MaxAge: r.MaxAge,
+		Backoff:     retry.Policy{Initial: r.InitialBackoff, Max: r.MaxBackoff, Multiplier: r.Multiplier, Jitter: redeliveryJitter},
+		DropExpired: cfg.OnExpired == "drop",
+	}
 }
 
 // redeliveryJitter spreads redeliveries over the upper half of their backoff.

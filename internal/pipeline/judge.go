@@ -45,6 +45,16 @@ func verdict(r job.Result) retry.Verdict {
 	}
 }
 
+// Account says who pays for a call of a class: what it tells the breaker of its
+// target, and whether the job is charged an attempt.
+func Account(c job.Class) (says breaker.Verdict, charged bool) {
+	a := row(c)
+	return a.breaker, a.charged
+}
+
+// Verdict is what a result means to the retry loop.
+func Verdict(r job.Result) retry.Verdict { return verdict(r) }
+
 // Rules by which attempts are judged.
 type Rules struct {
 	// MaxAttempts that may fail, MaxDeferrals that may be given back unrun, and

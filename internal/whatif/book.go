@@ -25,19 +25,19 @@ type Event struct {
 // book notes what happens. Any goroutine may use it.
 type book struct {
 	mu      sync.Mutex
-	began   time.Time // zero until jobs may be published
-	wanted  int       // ends that are to come, of those published so far
-	ended   int
-	last    time.Time // the last end
+	began   time.Time       // zero until jobs may be published
+	wanted  int             // ends that are to come, of those published so far
+	ended   map[string]bool // jobs by pool and key: one that is repeated ends once
+	last    time.Time       // the last end
 	changed chan struct{}
 	numbers map[string]float64
 	events  []Event
-	told    map[string]int    // events of a kind
+	told    map[string]bool   // kinds of events
 	held    map[string]string // what holds a pool, by its name
 }
 
 func newBook() *book {
-	return &book{changed: make(chan struct{}, 1), numbers: map[string]float64{}, told: map[string]int{}, held: map[string]string{}}
+	return &book{changed: make(chan struct{}, 1), numbers: map[string]float64{}, told: map[string]bool{}, held: map[string]string{}, ended: map[string]bool{}}
 }
 
 func (b *book) begin(now time.Time) {
@@ -88,7 +88,7 @@ func (b *book) report(r pool.Report) {
 	b.tellReport(r)
 	switch r.Outcome.Action {
 	case job.Done, job.DeadLetter, job.Drop:
-		b.ended++
+		b.ended[r.Pool+" "+r.Job.Key()] = true
 		b.last = time.Now()
 		select {
 		case b.changed <- struct{}{}:
@@ -105,29 +105,30 @@ func (b *book) tellReport(r pool.Report) {
 		return
 	}
 	kind := fmt.Sprint(r.Pool, action, r.Outcome.Reason)
-	if b.told[kind]++; b.told[kind] > 1 {
+	if b.told[kind] {
 		return
 	}
-	text := fmt.Sprintf("pool %s: job %s: %s (%s)", r.Pool, r.Job.ID, outcomeText(action), r.Outcome.Reason)
+	b.told[kind] = true
+	text := fmt.Sprintf("pool %s: first %s (%s), job %s", r.Pool, outcomeText(action), r.Outcome.Reason, r.Job.ID)
 	if r.Outcome.After > 0 {
 		text += ", again after " + short(r.Outcome.After)
 	}
 	if r.Outcome.Err != nil {
 		text += ": " + r.Outcome.Err.Error()
 	}
-	b.tell(text + "; further ones are not listed")
+	b.tell(text)
 }
 
 func outcomeText(a job.Action) string {
 	switch a {
 	case job.Retry:
-		return "its attempt failed"
+		return "attempt that failed"
 	case job.Defer:
-		return "given back uncharged"
+		return "job given back uncharged"
 	case job.DeadLetter:
 		return "dead letter"
 	case job.Drop:
-		return "dropped"
+		return "dropped job"
 	case job.Done, job.Release, job.Park:
 	}
 	return a.String()
@@ -180,7 +181,7 @@ func (b *book) look(s admin.Status, interval time.Duration) {
 func (b *book) open() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.wanted - b.ended
+	return b.wanted - len(b.ended)
 }
 
 // short writes a duration as one would say it.
@@ -190,7 +191,7 @@ func short(d time.Duration) string {
 		d = d.Round(time.Second)
 	case d >= time.Second:
 		d = d.Round(100 * time.Millisecond)
-	case d >= time.Millisecond:
+	default:
 		d = d.Round(time.Millisecond)
 	}
 	s := d.String()

@@ -42,7 +42,7 @@ func (w *world) result(s *Suite, stopped string) Result {
 		calls, most := s.counts()
 		r.Numbers["target."+name+".calls"], r.Numbers["target."+name+".max_in_flight"] = float64(calls), float64(most)
 	}
-	r.Numbers["left"] = float64(b.wanted - b.ended)
+	r.Numbers["left"] = float64(b.wanted - len(b.ended))
 	if stopped != "" {
 		r.Virtual = time.Since(b.began)
 	}

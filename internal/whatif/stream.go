@@ -77,10 +77,10 @@ func covers(wide, narrow string) bool {
 
 // Taker is a consumer that takes a job.
 type Taker struct {
-	Pool     string
-	Priority string
+	Pool     string `json:"pool"`
+	Priority string `json:"priority"`
 	// Filter of the consumer that matches the subject.
-	Filter string
+	Filter string `json:"filter"`
 }
 
 // Takers are the consumers that take a job of a subject, by pool and priority.
