@@ -17,7 +17,7 @@ GOTEST = $(GO) test $(RACE) -shuffle=on -timeout=$(TIMEOUT)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt fmt-check vet staticcheck lint mod-check docs docs-check race-check \
-	test-fresh fuzz stress sim memory-test mutants chaos chaos-full bench trouble build image image-test clean
+	test-fresh test-least fuzz stress sim memory-test mutants chaos chaos-full bench trouble build image image-test clean
 
 help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ fuzz: ## Fuzz each target for FUZZTIME=5s
 			grep 'elapsed' bin/fuzz.log | tail -n 1; \
 		done; \
 	done
+
+test-least: race-check ## The end-to-end tests as the NATS user that workerd nats-permissions describes
+	WORKERD_E2E_LEAST=1 $(GOTEST) -count=1 ./test/e2e
 
 stress: race-check ## Run the tests three times, in three orders
 	$(GOTEST) -count=3 ./...

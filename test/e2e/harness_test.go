@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,13 +62,13 @@ func serveBroker(dir, port string) int {
 		fmt.Println("bad port:", err)
 		return 1
 	}
-	s, err := broker.Start(broker.Config{Port: n, StoreDir: dir, Lazy: true})
+	s, err := broker.Start(broker.Config{Port: n, StoreDir: dir, Lazy: true, Access: admitted(dir)})
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
 	fmt.Println("ready", s.Port())
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is gone
+	serveUntilEOF(s, dir, os.Stdin)
 	s.Shutdown()
 	return 0
 }
@@ -78,7 +79,8 @@ type natsProcess struct {
 	dir  string
 	port int
 	cmd  *exec.Cmd
-	hold io.Closer
+	hold io.WriteCloser
+	out  *bufio.Reader
 }
 
 func startNATS(t *testing.T) *natsProcess {
@@ -106,11 +108,13 @@ func (n *natsProcess) start() {
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
-	line, _ := bufio.NewReader(out).ReadString('\n')
+	n.out = bufio.NewReader(out)
+	line, _ := n.out.ReadString('\n')
 	if _, err := fmt.Sscanf(line, "ready %d", &n.port); err != nil {
 		n.t.Fatalf("broker did not start: %q", line)
 	}
 	n.cmd, n.hold = cmd, in
+	running.Store(strconv.Itoa(n.port), n)
 }
 
 // kill ends the broker as a crash does.
@@ -185,6 +189,9 @@ func spawnBinary(t *testing.T, path, config string, front ...string) *worker {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if least() {
+		restrict(t, file, config)
+	}
 	return spawn(t, admin, append(front, path, "run", file)...)
 }
 
@@ -205,6 +212,9 @@ func spawn(t *testing.T, admin string, command ...string) *worker {
 	t.Cleanup(func() {
 		_ = w.cmd.Process.Kill()
 		<-w.done
+		if least() && strings.Contains(w.stderr.String(), "NATS does not permit") {
+			t.Error("workerd lacked a permission that nats-permissions does not print")
+		}
 		if strings.Contains(w.stderr.String(), "DATA RACE") {
 			t.Errorf("workerd has a data race:\n%s", w.stderr.String())
 		}
