@@ -40,7 +40,7 @@ func healthcheck(c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
-	status, body, err := askAdmin(ctx, c.String("admin"), path)
+	status, body, err := askAdmin(ctx, c.String("admin"), adminRequest{method: http.MethodGet, path: path})
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fail(exitFailure, "", "no answer from %s within %s", c.String("admin"), c.Duration("timeout"))
 	}
@@ -54,8 +54,11 @@ func healthcheck(c *cli.Context) error {
 	return nil
 }
 
-// askAdmin gets a path of the admin listener.
-func askAdmin(ctx context.Context, admin, path string) (int, string, error) {
+// adminRequest is what is asked of the admin listener.
+type adminRequest struct{ method, path, body, token string }
+
+// askAdmin makes a request to the admin listener and reads the answer.
+func askAdmin(ctx context.Context, admin string, r adminRequest) (int, string, error) {
 	transport := &http.Transport{DisableKeepAlives: true}
 	if socket, ok := strings.CutPrefix(admin, "unix:"); ok {
 		admin = "http://localhost"
@@ -66,9 +69,12 @@ func askAdmin(ctx context.Context, admin, path string) (int, string, error) {
 	if !strings.Contains(admin, "://") {
 		admin = "http://" + admin
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(admin, "/")+path, nil)
+	req, err := http.NewRequestWithContext(ctx, r.method, strings.TrimSuffix(admin, "/")+r.path, strings.NewReader(r.body))
 	if err != nil {
 		return 0, "", inner(err)
+	}
+	if r.token != "" {
+		req.Header.Set("Authorization", "Bearer "+r.token)
 	}
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {

@@ -123,7 +123,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Flags: []cli.Flag{cli.HelpFlag, &cli.BoolFlag{Name: "version", Usage: "print version and build", DisableDefaultText: true}},
 		Commands: []*cli.Command{
 			runCommand(), devCommand(), checkCommand(), testCommand(), routeCommand(), showCommand(), permissionsCommand(), publishCommand(),
-			dlqCommand(), healthcheckCommand(), versionCommand(), completionCommand(), helpCommand(),
+			dlqCommand(), poolCommand(), breakerCommand(), degradeCommand(), healthcheckCommand(), versionCommand(), completionCommand(), helpCommand(),
 		},
 	}
 	equip(app.Commands)

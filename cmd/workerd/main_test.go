@@ -310,7 +310,7 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 	until(ts, p, func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		status, body, err := askAdmin(ctx, "http://"+ts.Getenv("ADMIN"), path)
+		status, body, err := askAdmin(ctx, "http://"+ts.Getenv("ADMIN"), adminRequest{method: http.MethodGet, path: path})
 		last = fmt.Sprintf("%d %v %s", status, err, body)
 		return err == nil && status != http.StatusNotFound && strings.Contains(body, want)
 	}, func() string {

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -37,11 +36,7 @@ func (c *compartment) control(do admin.Control, now time.Time) error {
 		c.valve.Reset(now)
 		return nil
 	}
-	until := time.Time{}
-	if do.For > 0 {
-		until = now.Add(do.For)
-	}
-	c.pause.Pause(until, do.Reason)
+	c.pause.Pause(end(now, do.For), do.Reason)
 	return nil
 }
 
@@ -53,7 +48,22 @@ func (l *lane) control(do admin.Control, now time.Time) error {
 		return l.breaker.Override(breaker.Disabled, do.For, do.Reason, now)
 	case admin.AutoBreaker:
 		l.breaker.Reset(now)
-		return nil
+	case admin.Restore:
+		l.degrade.Resume()
+	case admin.Degrade:
+		if len(l.cfg.Fallback) == 0 {
+			return fmt.Errorf("target %s has no fallback to degrade to", l.name)
+		}
+		l.degrade.Degrade(now, end(now, do.For), do.Reason)
+	case admin.PausePool, admin.ResumePool:
 	}
-	return errors.New("target " + l.name + " has no fallback to degrade to")
+	return nil
+}
+
+// end of something that lasts so long, zero for ever.
+func end(now time.Time, lasts time.Duration) time.Time {
+	if lasts == 0 {
+		return time.Time{}
+	}
+	return now.Add(lasts)
 }
