@@ -34,7 +34,7 @@ func TestDecode_readsOtherFilesByTheSameRules(t *testing.T) {
 
 func TestDecode_reportsEverythingWhereItStands(t *testing.T) {
 	var r recipe
-	doc := config.Decode("r.yaml", []byte("nmae: x\nsteps:\n- {takes: 2, count: 1}\n- {takes: 2s, timeout: 1s}\n"), func(string) (string, bool) { return "", false }, &r)
+	doc := config.Decode("r.yaml", []byte("namee: x\nsteps:\n- {takes: 2, count: 1}\n- {takes: 2s, timeout: 1s}\n"), func(string) (string, bool) { return "", false }, &r)
 	doc.Problem(config.CodeRange, "steps[1].takes", "too long", "write 1s")
 	doc.Problem(config.CodeRange, "steps[0].takes", "it could not be read, so nothing more is said of it", "")
 	doc.Problem(config.CodeRequired, "tags", "stands where the file begins", "")
@@ -43,7 +43,7 @@ func TestDecode_reportsEverythingWhereItStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"r.yaml:1:1: unknown field \"nmae\"", "did you mean \"name\"?",
+		"r.yaml:1:1: unknown field \"namee\"", "did you mean \"name\"?",
 		"r.yaml:3:11: steps[0].takes: a duration needs a unit",
 		"r.yaml:4:11: steps[1].takes: too long", "^^ write 1s",
 		"r.yaml:4:15: steps[1]: unknown field \"timeout\"", "known here: takes, count",
