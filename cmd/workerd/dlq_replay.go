@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/time/rate"
@@ -15,8 +17,10 @@ import (
 	"github.com/workerd/workerd/internal/dlq"
 )
 
-// toldFailures is how many letters that failed are named.
-const toldFailures = 10
+const (
+	toldFailures  = 10 // letters that failed and are named
+	replaysAtOnce = 16
+)
 
 func dlqReplayCommand() *cli.Command {
 	return &cli.Command{
@@ -121,8 +125,10 @@ func dryReplay(ctx context.Context, c *cli.Context, box *dlq.Box, letters letter
 type replay struct {
 	c     *cli.Context
 	box   *dlq.Box
-	tally *tally
 	limit *rate.Limiter
+
+	mu    sync.Mutex // guards tally
+	tally *tally
 }
 
 func (r *replay) all(ctx context.Context, letters letterSeq) error {
@@ -134,32 +140,51 @@ func (r *replay) all(ctx context.Context, letters letterSeq) error {
 	return t.result(err, ctx.Err() != nil, "what is not replayed yet is where it was: the same command goes on")
 }
 
+// each replays several letters at once, as most of the time is spent waiting for
+// the broker. When it returns none is under way.
 func (r *replay) each(ctx context.Context, letters letterSeq) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var running sync.WaitGroup
+	defer running.Wait()
+	seats := make(chan struct{}, replaysAtOnce)
 	for l, err := range letters {
 		if err == nil {
 			err = r.limit.Wait(ctx)
 		}
 		if err != nil {
-			return err
+			return cmp.Or(context.Cause(ctx), err)
 		}
-		// The letter at hand is brought to its end, come what may.
-		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*clientTimeout)
-		got, err := r.box.Replay(one, l, r.c.String("to"))
-		cancel()
-		switch {
-		case err != nil:
-			if err = r.tally.failure(l, err); err != nil {
-				return err
+		seats <- struct{}{}
+		running.Go(func() {
+			defer func() { <-seats }()
+			if err := r.one(ctx, l); err != nil {
+				stop(err)
 			}
-		case got.Duplicate:
-			r.tally.skipped++
-		default:
-			r.tally.done++
-		}
-		r.tally.tell()
+		})
 		if ctx.Err() != nil {
-			return ctx.Err()
+			break
 		}
+	}
+	running.Wait()
+	return context.Cause(ctx)
+}
+
+// one brings a letter to its end, even if the others are to stop.
+func (r *replay) one(ctx context.Context, l *dlq.Letter) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*clientTimeout)
+	defer cancel()
+	got, err := r.box.Replay(ctx, l, r.c.String("to"))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer r.tally.tell()
+	switch {
+	case err != nil:
+		return r.tally.failure(l, err)
+	case got.Duplicate:
+		r.tally.skipped++
+	default:
+		r.tally.done++
 	}
 	return nil
 }

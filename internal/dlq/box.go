@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -24,12 +25,14 @@ var (
 )
 
 // Box is a dead-letter stream with the letters that lay there when it was
-// opened. Reading changes nothing. A Box may be used by one goroutine at a time.
+// opened. Reading changes nothing. All methods may be called from any goroutine.
 type Box struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	last   uint64
-	takes  map[string][]string // subjects of the streams jobs came from
+
+	mu    sync.Mutex          // guards takes
+	takes map[string][]string // subjects of the streams jobs came from
 }
 
 // Open looks the stream up. It returns ErrNoStream or ErrNotLetters, wrapped.

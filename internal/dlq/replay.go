@@ -116,6 +116,8 @@ func (b *Box) Destination(ctx context.Context, l *Letter, to string) (string, er
 
 // origin returns the subjects of a stream, which it remembers.
 func (b *Box) origin(ctx context.Context, stream string) ([]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if subjects, ok := b.takes[stream]; ok {
 		return subjects, nil
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/workerd/workerd/internal/dlq"
 	"github.com/workerd/workerd/internal/job"
+	targets "github.com/workerd/workerd/internal/target"
+	"github.com/workerd/workerd/internal/target/httptarget"
 )
 
 // jobs are the messages of stream JOBS, oldest first.
@@ -292,4 +296,30 @@ func TestReplay_whatTheStreamRefusesStays(t *testing.T) {
 // letter is one nobody has stored.
 func (k *kit) letter() *dlq.Letter {
 	return &dlq.Letter{Sequence: 1, JobStream: "JOBS", JobSubject: "jobs.a"}
+}
+
+// TestReplay_theTargetSeesTheSameKey: it may have done the work after all.
+func TestReplay_theTargetSeesTheSameKey(t *testing.T) {
+	k := newKit(t, nil)
+	k.broker.Stream(k.js, "JOBS", "jobs.>")
+	var keys []string
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { keys = append(keys, r.Header.Get("Idempotency-Key")) }))
+	defer s.Close()
+	target, err := httptarget.New(httptarget.Config{URL: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	call := func(sequence uint64, h nats.Header) {
+		target.Call(t.Context(), targets.Request{Job: &job.Job{Stream: "JOBS", Sequence: sequence, Header: job.Header(h)}, Attempt: 1, Try: 1})
+	}
+	k.put(42, 1, nil)
+	call(42, nil)
+	if _, err := k.open().Replay(t.Context(), k.get(1), ""); err != nil {
+		t.Fatal(err)
+	}
+	call(1, k.jobs()[0].Header)
+	if len(keys) != 2 || keys[0] == "" || keys[0] != keys[1] {
+		t.Errorf("the target was called with the keys %q", keys)
+	}
 }
