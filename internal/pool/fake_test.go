@@ -264,6 +264,7 @@ type ledger struct {
 	mu      sync.Mutex
 	records map[string]job.Record
 	writes  int
+	takes   time.Duration // a write
 }
 
 func (l *ledger) Load(_ context.Context, j *job.Job) job.Record {
@@ -273,6 +274,12 @@ func (l *ledger) Load(_ context.Context, j *job.Job) job.Record {
 }
 
 func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) {
+	l.mu.Lock()
+	takes := l.takes
+	l.mu.Unlock()
+	if takes > 0 {
+		time.Sleep(takes)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.records[j.Key()] = r

@@ -55,6 +55,10 @@ func (p *Pool) run(h *held) job.Outcome {
 			h.started = now
 			p.begun(h)
 			p.mark(h)
+			if p.isDraining() { // meanwhile: the mark takes its time when the broker is slow
+				p.bulkhead.Release()
+				return turnedAway(errReleased)
+			}
 		}
 		out := p.deps.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
 		h.took += time.Since(now)
@@ -68,6 +72,15 @@ func (p *Pool) run(h *held) job.Outcome {
 		}
 		// The gate knows of the closed breaker too: the next enter waits for it.
 		p.regulate(time.Now())
+	}
+}
+
+func (p *Pool) isDraining() bool {
+	select {
+	case <-p.draining:
+		return true
+	default:
+		return false
 	}
 }
 

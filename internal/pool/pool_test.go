@@ -236,6 +236,28 @@ func TestDrain_releasesWaitingDeliveriesAtOnceAndRunningOnesFinish(t *testing.T)
 	})
 }
 
+// TestDrain_aJobWhoseMarkTookTooLongDoesNotStart: a suspect is marked in the
+// broker before it runs, and the broker is slow (found by sim).
+func TestDrain_aJobWhoseMarkTookTooLongDoesNotStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newStream(job.Normal, 1), newGate()
+		s.jobs[0].Deliveries = 2
+		g.set(pool.Hold{Reason: "breaker"})
+		w := startBehind(t, []*gate{g}, pool.Config{}, takes(time.Second), s)
+		synctest.Wait()
+		w.ledger.mu.Lock()
+		w.ledger.takes = 2 * time.Second
+		w.ledger.mu.Unlock()
+		g.set(pool.Hold{Credit: pool.Unlimited})
+		time.Sleep(time.Second)
+		w.stop()
+		w.settledOnce()
+		if n := w.handler.started(); n != 0 || s.count("nak") != 1 {
+			t.Errorf("%d jobs started after the drain had begun, %d were handed back", n, s.count("nak"))
+		}
+	})
+}
+
 func TestDrain_interruptedJobsAreHandedBackUncharged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStream(job.Normal, 4)
