@@ -159,6 +159,9 @@ type attempt struct {
 // try makes one call to the target if it is to be called, and tells the retry
 // loop whether another could help.
 func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
+	if n > 1 && !a.job.Deadline.IsZero() && time.Now().After(a.job.Deadline) {
+		return retry.Verdict{} // it expired between two calls; what the last one said stands
+	}
 	var r job.Result
 	if err := a.p.degraded(time.Now()); err != nil {
 		r = refusal(err)

@@ -217,3 +217,23 @@ func TestHandle_whatMustNotRunIsNotSent(t *testing.T) {
 		}
 	}
 }
+
+// TestHandle_noCallBeginsAfterTheDeadline, be it the first or another one of
+// the attempt (found by sim).
+func TestHandle_noCallBeginsAfterTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		calls := 0
+		k := newKit(func(context.Context, target.Request) job.Result {
+			if calls++; time.Since(began) > 10*time.Millisecond {
+				t.Errorf("call %d began %s after the deadline", calls, time.Since(began)-10*time.Millisecond)
+			}
+			time.Sleep(8 * time.Millisecond)
+			return broken()
+		}, nil)
+		j := &job.Job{ID: "j", Enqueued: began, Deadline: began.Add(10 * time.Millisecond)}
+		if out := k.Handle(t.Context(), j, job.Record{}, nil); out.Action != job.Retry || out.Tries != 1 || out.Reason != job.Status5xx {
+			t.Errorf("got %+v, want the failure of the one call", out)
+		}
+	})
+}

@@ -57,7 +57,7 @@ func (p *Pool) run(h *held) job.Outcome {
 			p.mark(h)
 			if p.isDraining() { // meanwhile: the mark takes its time when the broker is slow
 				p.bulkhead.Release()
-				return turnedAway(errReleased)
+				return p.turnedAway(h, errReleased)
 			}
 		}
 		out := p.deps.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
