@@ -274,19 +274,25 @@ func (l *ledger) Load(_ context.Context, j *job.Job) job.Record {
 }
 
 func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) {
-	l.mu.Lock()
-	takes := l.takes
-	l.mu.Unlock()
-	if takes > 0 {
-		time.Sleep(takes)
-	}
+	l.wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.records[j.Key()] = r
 	l.writes++
 }
 
+// wait as long as a write takes.
+func (l *ledger) wait() {
+	l.mu.Lock()
+	takes := l.takes
+	l.mu.Unlock()
+	if takes > 0 {
+		time.Sleep(takes)
+	}
+}
+
 func (l *ledger) Forget(_ context.Context, j *job.Job) {
+	l.wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.records, j.Key())

@@ -236,6 +236,28 @@ func TestDrain_releasesWaitingDeliveriesAtOnceAndRunningOnesFinish(t *testing.T)
 	})
 }
 
+// TestPool_anAckDoesNotWaitForTheLedger: while it did, the job could come again,
+// and was not known to be done (found by sim).
+func TestPool_anAckDoesNotWaitForTheLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newStream(job.Normal, 1), newGate()
+		s.jobs[0].Deliveries = 2
+		g.set(pool.Hold{Reason: "breaker"})
+		w := startBehind(t, []*gate{g}, pool.Config{}, takes(0), s)
+		w.ledger.mu.Lock()
+		w.ledger.records["S:1"] = job.Record{Attempts: 1} // accounted for: no mark
+		w.ledger.takes = 2 * time.Second
+		w.ledger.mu.Unlock()
+		g.set(pool.Hold{Credit: pool.Unlimited})
+		synctest.Wait()
+		if n := s.count("ack"); n != 1 {
+			t.Errorf("%d acks before the ledger has forgotten the job, want 1", n)
+		}
+		w.stop()
+		w.settledOnce()
+	})
+}
+
 // TestDrain_aJobWhoseMarkTookTooLongDoesNotStart: a suspect is marked in the
 // broker before it runs, and the broker is slow (found by sim).
 func TestDrain_aJobWhoseMarkTookTooLongDoesNotStart(t *testing.T) {

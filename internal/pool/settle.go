@@ -21,9 +21,14 @@ func (p *Pool) settle(h *held, out job.Outcome) (job.Outcome, error) {
 	if out.Action == job.DeadLetter {
 		out = p.bury(h, out)
 	}
-	p.note(h, out)
 	verb, after := verbOf(out)
+	if verb == job.Nak { // the next delivery will read it
+		p.note(h, out)
+	}
 	err := h.Settle(verb, after)
+	if verb != job.Nak { // an ack does not wait for a broker that is slow to forget
+		p.note(h, out)
+	}
 	if errors.Is(err, job.ErrLeaseLost) && out.Reason == job.LeaseLost {
 		err = nil
 	}
