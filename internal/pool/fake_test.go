@@ -287,7 +287,7 @@ func (l *ledger) wait() {
 	takes := l.takes
 	l.mu.Unlock()
 	if takes > 0 {
-		time.Sleep(takes)
+		<-time.After(takes)
 	}
 }
 
