@@ -9,7 +9,7 @@ IMAGE     ?= workerd:dev
 BENCH     ?= .
 BENCHTIME ?= 1s
 COUNT     ?= 1
-SIM_JOBS  ?= 500000
+SIM_JOBS  ?= 920000
 
 # The race detector needs a C compiler; without one the tests run without it.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED 2>/dev/null)" = 1 ] && echo -race)
@@ -96,14 +96,7 @@ bench: ## Run the benchmarks: BENCH=pattern BENCHTIME=1s COUNT=1
 	@if [ -f test/bench/main.go ]; then $(GO) run ./test/bench; fi
 
 sim: ## Simulate about a million jobs and thousands of faults, in two processes
-	@mkdir -p bin && $(GO) test -c -o bin/sim.test ./internal/sim
-	@cd internal/sim && for first in 1 1000001; do \
-		SIM_FIRST=$$first SIM_JOBS=$(SIM_JOBS) ../../bin/sim.test -test.v -test.run TestSim -test.timeout 60m >../../bin/sim.$$first.log 2>&1 & pids="$$pids $$!"; \
-	done; failed=0; for pid in $$pids; do wait $$pid || failed=1; done; \
-	grep -h 'jobs, \|^--- \|SIM_SEED' ../../bin/sim.*.log | cut -c1-300 | tail -n 20; exit $$failed
-
-memory-test: ## Measure the memory of workerd with a backlog of a million jobs, and with the largest ones
-	WORKERD_E2E_MEMORY=1 $(GO) test -count=1 -timeout=$(TIMEOUT) -run 'TestMemory' -v ./test/e2e
+	$(GO) run ./test/sim -jobs $(SIM_JOBS)
 
 mutants: ## Plant faults of one line, one after the other; the simulation must notice each
 	$(GO) run ./test/mutants

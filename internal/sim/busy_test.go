@@ -14,8 +14,7 @@ import (
 // time stands still.
 type busy struct {
 	pool.Handler
-	r     *replica
-	state func() string
+	l *lane
 
 	mu  sync.Mutex
 	at  time.Time
@@ -31,13 +30,16 @@ func (b *busy) Handle(ctx context.Context, j *job.Job, before job.Record, draini
 	if out.Action != job.Park {
 		return out
 	}
+	b.l.mu.Lock()
+	b.l.refused[out.Reason]++
+	b.l.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if now := time.Now(); !now.Equal(b.at) {
 		b.at, b.how = now, 0
 	}
 	if b.how++; b.how == tooOften {
-		b.r.w.fail("replica %d was refused %d times at one instant (%s): %s", b.r.id, tooOften, out.Reason, b.state())
+		b.l.r.w.fail("replica %d was refused %d times at one instant (%s): %+v %+v", b.l.r.id, tooOften, out.Reason, b.l.pool.Stats(), b.l.guard.Stats(b.at))
 	}
 	return out
 }

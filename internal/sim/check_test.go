@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -16,14 +17,14 @@ const ambiguity = 3 * time.Second
 
 // heal waits until the stream is empty, with nothing going wrong any more.
 func (w *world) heal(ctx context.Context) {
-	deadline := time.Now().Add(w.shape.ackWait + 6*time.Minute)
+	deadline := time.Now().Add(w.shape.ackWait + 15*time.Minute)
 	for {
 		left, err := w.broker.left(ctx)
 		if err == nil && left == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.fail("%d jobs are left in the stream long after everything was healed (%v)", left, err)
+			w.fail("I16: %d jobs are left in the stream long after everything was healed (%v)", left, err)
 			return
 		}
 		pause(ctx, time.Second)
@@ -40,6 +41,22 @@ func (w *world) check(ctx context.Context) (seen tally) {
 	dead := w.deadLetters(ctx)
 	w.down.mu.Lock()
 	defer w.down.mu.Unlock()
+	seen.twice = w.checkEnds(dead)
+	w.checkLeases()
+	w.checkAttempts(dead)
+	w.checkSpacing()
+	w.checkDrains()
+	for _, l := range w.lanes() {
+		l.check()
+	}
+	w.count(&seen, dead)
+	return seen
+}
+
+// checkEnds is I1 (nothing is lost), I2 (no ack before the end), I3 (nothing
+// that was not published), I12 (one dead letter) and I13 (what was done twice
+// has a fault that explains it). It returns how many were.
+func (w *world) checkEnds(dead map[string]int) (twice int) {
 	for id := range w.acked {
 		done := 0
 		for _, c := range w.down.calls[id] {
@@ -48,35 +65,34 @@ func (w *world) check(ctx context.Context) (seen tally) {
 			}
 		}
 		if r := w.twiceBySame(id); r != nil {
-			w.fail("replica %d, which had done %s, did it again: %s", r.id, id, w.story(id))
+			w.fail("I13: replica %d, which had done %s, did it again: %s", r.id, id, w.story(id))
 		}
 		switch letters := dead[id]; {
-		case done == 0 && letters == 0:
-			w.fail("%s is lost", id)
+		case done == 0 && letters == 0 && !w.dropped[id]:
+			w.fail("I1: %s is lost: %s", id, w.story(id))
 		case letters > 1:
-			w.fail("%s has %d dead letters", id, letters)
+			w.fail("I12: %s has %d dead letters", id, letters)
 		case done+letters > 1 && !w.explained(id):
-			w.fail("%s was done %d times and has %d dead letters; no fault explains it: %s", id, done, letters, w.story(id))
+			w.fail("I13: %s was done %d times and has %d dead letters; no fault explains it: %s", id, done, letters, w.story(id))
 		case done+letters > 1:
-			seen.twice++
+			twice++
 		}
 	}
-	w.checkLeases()
-	w.checkAttempts(dead)
-	w.checkSpacing()
-	w.checkDrains()
 	for id := range w.down.calls {
 		if !w.acked[id] {
-			w.fail("%s was called and never published", id)
+			w.fail("I3: %s was called and never published", id)
 		}
 	}
-	for lane, most := range w.down.most {
-		if most > w.shape.concurrency {
-			w.fail("%d calls ran at once in %s, allowed are %d", most, lane, w.shape.concurrency)
+	for _, r := range w.replicas {
+		for id, held := range r.held {
+			for _, i := range held {
+				if i.what == job.Done && !slices.ContainsFunc(w.down.calls[id], func(c *call) bool { return c.done && c.replica == r && !c.end.After(i.to) }) {
+					w.fail("I2: replica %d took %s for done: %s", r.id, id, w.story(id))
+				}
+			}
 		}
 	}
-	w.count(&seen, dead)
-	return seen
+	return twice
 }
 
 // checkLeases: a lease is lost for a reason only.
@@ -85,21 +101,26 @@ func (w *world) checkLeases() {
 		for id, held := range r.held {
 			for _, i := range held {
 				if i.reason == job.LeaseLost && !w.disturbed(r, i) {
-					w.fail("replica %d lost the lease of %s, and nothing had happened: %s", r.id, id, w.story(id))
+					w.fail("I9: replica %d lost the lease of %s, and nothing had happened: %s", r.id, id, w.story(id))
 				}
 			}
 		}
 	}
 }
 
-// twiceBySame returns a replica that did a job twice: it should have known.
+// twiceBySame returns a replica that did a job twice and should have known: it
+// had done it when the job came again. If it came again before, the lease had
+// been lost; then a fault has to explain it, as for two replicas.
 func (w *world) twiceBySame(id string) *replica {
-	seen := map[*replica]bool{}
+	first := map[*replica]*call{}
 	for _, c := range w.down.calls[id] {
-		if c.done && seen[c.replica] {
+		was := first[c.replica]
+		if c.done && was != nil && c.replica.holding(id, c).from.After(was.end.Add(together)) {
 			return c.replica
 		}
-		seen[c.replica] = seen[c.replica] || c.done
+		if c.done && was == nil {
+			first[c.replica] = c
+		}
 	}
 	return nil
 }
@@ -121,7 +142,7 @@ func (w *world) checkSpacing() {
 			}
 			early := was.to.Add(wait - 20*time.Millisecond).Sub(next.from)
 			if (was.what == job.Retry || was.what == job.Defer) && early > 0 && !w.anyFault(was.from, next.from) {
-				w.fail("%s came again %s early: %s", id, early, w.story(id))
+				w.fail("I4: %s came again %s early: %s", id, early, w.story(id))
 			}
 		}
 	}
@@ -142,7 +163,7 @@ func (w *world) checkDrains() {
 	for id, calls := range w.down.calls {
 		for _, c := range calls {
 			if at := c.replica.draining; !at.IsZero() && c.begin.After(at.Add(10*time.Millisecond)) {
-				w.fail("replica %d called for %s %s after its drain had begun", c.replica.id, id, c.begin.Sub(at))
+				w.fail("I10: replica %d called for %s %s after its drain had begun at %s: %s", c.replica.id, id, c.begin.Sub(at), at.Sub(w.began), w.story(id))
 			}
 		}
 	}
@@ -152,27 +173,35 @@ func (w *world) checkDrains() {
 // allowed. A broker that forgets its consumer begins to count anew.
 func (w *world) checkAttempts(dead map[string]int) {
 	for id := range w.acked {
-		if !w.hopeless(id) {
+		if !w.hopeless(id) || w.kills(id) || w.seed.chance(id, "header") < 0.03 {
 			continue
 		}
-		charged := 0
+		charged, poisoned := 0, false // by others that killed the workers they shared
 		for _, r := range w.replicas {
 			for _, i := range r.held[id] {
+				poisoned = poisoned || i.reason == job.Poison
 				if i.what == job.Retry || i.what == job.DeadLetter && i.reason == job.MaxAttempts {
 					charged++
 				}
 			}
 		}
-		if dead[id] != 1 || charged < 1 || charged > maxAttempts*(1+len(w.faults)) || len(w.faults) == 0 && charged != maxAttempts {
-			w.fail("%s fails always: %d dead letters after %d attempts, want 1 after %d: %s", id, dead[id], charged, maxAttempts, w.story(id))
+		if dead[id] != 1 || charged < 1 && !poisoned || charged > maxAttempts*(1+len(w.faults)) || len(w.faults) == 0 && charged != maxAttempts {
+			w.fail("I4: %s fails always: %d dead letters after %d attempts, want 1 after %d: %s", id, dead[id], charged, maxAttempts, w.story(id))
 		}
 	}
 }
 
 // explained tells whether a fault happened to one of the replicas that did the
-// job, while it had it in hand: then the broker may have given it to another,
-// or not have heard of its end.
+// job, or buried it, while it had it in hand: then the broker may have given it
+// to another, or not have heard of its end.
 func (w *world) explained(id string) bool {
+	for _, r := range w.replicas {
+		for _, i := range r.held[id] {
+			if i.what == job.DeadLetter && w.disturbed(r, i) {
+				return true
+			}
+		}
+	}
 	return slices.ContainsFunc(w.down.calls[id], func(c *call) bool {
 		return c.done && w.disturbed(c.replica, c.replica.holding(id, c))
 	})
@@ -236,53 +265,24 @@ func (w *world) deadLetters(ctx context.Context) map[string]int {
 		w.fail("dead letters: %v", err)
 	}
 	for _, l := range letters {
-		id := string(l.payload)
+		id := idOf(l.payload)
 		dead[id]++
+		w.checkLetter(id, l)
 		if reason := job.Reason(l.header.Get(job.HeaderDLQReason)); !slices.Contains(job.Reasons(), reason) {
-			w.fail("%s is dead for %q", id, reason)
+			w.fail("I12: %s is dead for %q", id, reason)
 		}
 	}
 	return dead
 }
 
-// tally is what a scenario has seen, for the table of what must happen
-// sometimes.
-type tally struct {
-	jobs, calls, faults, twice, dead int
-	sometimes                        map[string]int
-}
-
-func (t *tally) add(o tally) {
-	t.jobs, t.calls, t.faults, t.twice, t.dead = t.jobs+o.jobs, t.calls+o.calls, t.faults+o.faults, t.twice+o.twice, t.dead+o.dead
-	if t.sometimes == nil {
-		t.sometimes = make(map[string]int)
+// checkLetter: it is the job, and none of its headers commands the broker.
+func (w *world) checkLetter(id string, l letter) {
+	if !bytes.Equal(l.payload, w.payload(id)) || l.header.Get("X-Kept") != id || l.header.Get(job.HeaderOrigPrefix+job.HeaderMsgID) != id {
+		w.fail("I12: the dead letter of %s is not the job: %v", id, l.header)
 	}
-	for what, n := range o.sometimes {
-		t.sometimes[what] += n
-	}
-}
-
-func (w *world) count(seen *tally, dead map[string]int) {
-	seen.jobs, seen.faults, seen.dead, seen.sometimes = len(w.acked), len(w.faults), len(dead), make(map[string]int)
-	for _, calls := range w.down.calls {
-		seen.calls += len(calls)
-	}
-	for _, f := range w.faults {
-		seen.sometimes["fault: "+f.kind]++
-	}
-	for _, r := range w.replicas {
-		for reason, n := range r.outcomes {
-			seen.sometimes["outcome: "+string(reason)] += n
+	for key := range l.header {
+		if strings.HasPrefix(key, "Nats-") && key != job.HeaderMsgID && key != "Nats-Expected-Stream" || key == job.HeaderMsgID && l.header.Get(key) == id {
+			w.fail("I12: the dead letter of %s has the job's %s", id, key)
 		}
-		for _, s := range r.sources {
-			st := s.Stats()
-			seen.sometimes["redelivered"] += int(st.Redelivered)
-			seen.sometimes["redelivery of what is in hand or finished"] += int(st.Suppressed)
-			seen.sometimes["pull requests given up"] += int(st.Epochs)
-		}
-		st := r.conn.Stats()
-		seen.sometimes["settlement sent again"] += int(st.Resent)
-		seen.sometimes["settlement given up"] += int(st.Abandoned)
 	}
-	seen.sometimes["done twice, explained"] += seen.twice
 }

@@ -1,9 +1,9 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -17,8 +17,9 @@ type downstream struct {
 
 	mu      sync.Mutex
 	calls   map[string][]*call
-	running map[string]int // by replica and pool
-	most    map[string]int
+	lanes   map[*lane][]*call
+	running map[*lane]int
+	most    map[*lane]int
 	down    time.Time // until when it fails; zero: it is well
 	hangs   bool      // while it is down
 }
@@ -27,18 +28,20 @@ type downstream struct {
 type call struct {
 	replica    *replica
 	begin, end time.Time // end is zero while it runs
-	done       bool      // answered with success, and the answer was received
+	class      job.Class
+	done       bool // answered with success, and the answer was received
 }
 
 func newDownstream(w *world) *downstream {
-	return &downstream{w: w, calls: make(map[string][]*call), running: make(map[string]int), most: make(map[string]int)}
+	return &downstream{
+		w: w, calls: make(map[string][]*call), lanes: make(map[*lane][]*call), running: make(map[*lane]int), most: make(map[*lane]int),
+	}
 }
 
-// door is the downstream as one replica's pool calls it.
+// door is the downstream as one lane calls it.
 type door struct {
-	d       *downstream
-	replica *replica
-	pool    int
+	d *downstream
+	l *lane
 }
 
 // Close implements target.Target.
@@ -46,15 +49,34 @@ func (door) Close() {}
 
 // Call implements target.Target.
 func (d door) Call(ctx context.Context, r target.Request) job.Result {
-	id := string(r.Job.Payload)
-	lane := fmt.Sprintf("%d/%d", d.replica.id, d.pool)
-	c, n, down, hangs := d.d.begin(d.replica, id, lane)
-	if d.d.w.seed.chance(id, n, "panic") < 0.001 {
-		d.d.finish(c, lane, false)
+	w, id := d.d.w, idOf(r.Job.Payload)
+	if !bytes.Equal(r.Job.Payload, w.payload(id)) || r.Job.ID != id {
+		w.fail("I3: %s (%s) came with another payload", id, r.Job.ID)
+	}
+	if at := r.Job.Deadline; !at.IsZero() && time.Now().After(at) {
+		w.fail("I7: %s was called (try %d) %s after its deadline", id, r.Try, time.Since(at))
+	}
+	c, n, down := d.begin(id, r.Try)
+	result := job.Result{Class: job.Panicked}
+	defer func() { d.finish(c, result) }()
+	result = d.work(ctx, id, n, down)
+	if result.Class == job.Success && w.seed.chance(id, n, "dies before the ack") < 0.0004 {
+		d.l.r.dies("crash before an ack")
+	}
+	return result
+}
+
+func (d door) work(ctx context.Context, id string, n int, down trouble) job.Result {
+	w := d.d.w
+	if w.seed.chance(id, n, "panic") < 0.001 {
 		panic("sim: a fault of our own")
 	}
 	takes := d.latency(id, n)
-	if down && hangs {
+	if down == hanging {
+		takes = time.Hour
+	}
+	if w.kills(id) {
+		d.l.r.dies("crash by a job")
 		takes = time.Hour
 	}
 	timer := time.NewTimer(takes)
@@ -62,73 +84,106 @@ func (d door) Call(ctx context.Context, r target.Request) job.Result {
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-		d.d.finish(c, lane, false)
 		if errors.Is(context.Cause(ctx), job.ErrTryTimeout) {
 			return job.Result{Class: job.Timeout, Reason: job.TimedOut, Err: job.ErrTryTimeout}
 		}
 		return job.Result{Class: job.Ignored, Reason: job.Interrupted, Err: context.Cause(ctx)}
 	}
-	result := d.answer(id, n, down)
-	d.d.finish(c, lane, result.Class == job.Success)
-	return result
+	return d.answer(id, n, down)
+}
+
+// Troubles of a downstream.
+const (
+	failing trouble = "failing"
+	hanging trouble = "hanging"
+	flaky   trouble = "flaky"
+)
+
+// profile tells whether a pool's target has a brown-out now, or is flaky: both
+// last ten seconds.
+func (d door) profile(what string) bool {
+	return d.d.w.seed.chance(d.l.n, int(time.Since(d.d.w.began)/(10*time.Second)), what) < 0.07
 }
 
 // latency is mostly short, and now and then longer than the call's timeout.
 func (d door) latency(id string, n int) time.Duration {
-	s := d.d.w.seed
-	switch u := s.chance(id, n, "kind of latency"); {
-	case u < 0.01:
-		return s.span(time.Second, 8*time.Second, id, n, "latency")
-	case u < 0.2:
-		return s.span(20*time.Millisecond, 500*time.Millisecond, id, n, "latency")
+	s, factor := d.d.w.seed, time.Duration(1)
+	if d.profile("brown-out") {
+		factor = 10
 	}
-	return s.span(time.Millisecond, 20*time.Millisecond, id, n, "latency")
+	switch u := s.chance(id, n, "kind of latency"); {
+	case u < 0.005:
+		return s.span(time.Second, 8*time.Second, id, n, "latency")
+	case u < 0.1:
+		return factor * s.span(20*time.Millisecond, 300*time.Millisecond, id, n, "latency")
+	}
+	return factor * s.span(time.Millisecond, 20*time.Millisecond, id, n, "latency")
 }
 
-func (d door) answer(id string, n int, down bool) job.Result {
+func (d door) answer(id string, n int, down trouble) job.Result {
 	failed := errors.New("sim: failed")
-	if down {
-		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 503, Err: failed}
-	}
 	s := d.d.w.seed
-	if d.d.w.hopeless(id) {
+	switch {
+	case down == failing, down == flaky && s.chance(id, n, "flaky") < 0.6:
+		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 503, Err: failed}
+	case d.d.w.hopeless(id):
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 500, Err: failed}
-	}
-	if s.chance(id, "broken job") < 0.005 {
+	case s.chance(id, "broken job") < 0.004:
 		return job.Result{Class: job.Permanent, Reason: job.Status4xx, Status: 422, Err: failed}
 	}
 	switch u := s.chance(id, n, "answer"); {
-	case u < 0.03:
+	case u < 0.02:
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 500, Err: failed}
-	case u < 0.04:
+	case u < 0.022:
+		return job.Result{Class: job.Failure, Reason: job.Connect, Err: failed}
+	case u < 0.026:
 		return job.Result{Class: job.Throttled, Reason: job.StatusThrottled, Status: 429, RetryAfter: time.Second, Err: failed}
-	case u < 0.045:
+	case u < 0.03:
 		return job.Result{Class: job.Neutral, Reason: job.Status4xx, Status: 409, Err: failed}
 	}
 	return job.Result{Class: job.Success, Reason: job.OK, Status: 200}
 }
 
-func (d *downstream) begin(r *replica, id, lane string) (c *call, n int, down, hangs bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (d door) begin(id string, try int) (c *call, n int, down trouble) {
+	is := d.d
+	is.mu.Lock()
+	defer is.mu.Unlock()
 	now := time.Now()
-	c = &call{replica: r, begin: now}
-	n = len(d.calls[id])
-	d.calls[id] = append(d.calls[id], c)
-	d.running[lane]++
-	d.most[lane] = max(d.most[lane], d.running[lane])
-	return c, n, now.Before(d.down), d.hangs
+	c = &call{replica: d.l.r, begin: now, class: job.Panicked}
+	n = len(is.calls[id])
+	is.calls[id] = append(is.calls[id], c)
+	is.lanes[d.l] = append(is.lanes[d.l], c)
+	is.running[d.l]++
+	is.most[d.l] = max(is.most[d.l], is.running[d.l])
+	if try > 1 {
+		d.l.again++
+	}
+	switch {
+	case now.Before(is.down) && is.hangs:
+		down = hanging
+	case now.Before(is.down):
+		down = failing
+	case d.profile("flaky"):
+		down = flaky
+	}
+	return c, n, down
 }
 
-func (d *downstream) finish(c *call, lane string, done bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	c.end, c.done = time.Now(), done
-	d.running[lane]--
+func (d door) finish(c *call, r job.Result) {
+	d.d.mu.Lock()
+	defer d.d.mu.Unlock()
+	c.end, c.class, c.done = time.Now(), r.Class, r.Class == job.Success
+	d.d.running[d.l]--
 }
 
 // hopeless jobs fail at every call.
-func (w *world) hopeless(id string) bool { return w.seed.chance(id, "hopeless") < 0.004 }
+func (w *world) hopeless(id string) bool { return w.seed.chance(id, "hopeless") < 0.003 }
+
+// kills tells whether a job kills its worker.
+func (w *world) kills(id string) bool { return w.seed.chance(id, "kills") < 0.0003 }
+
+// drops tells whether a pool drops jobs that have expired.
+func (w *world) drops(n int) bool { return w.seed.chance(n, "drops") < 0.3 }
 
 // outage makes the downstream fail, or hang, for a while.
 func (d *downstream) outage(lasts time.Duration, hangs bool) {

@@ -2,6 +2,8 @@ package sim
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"time"
 )
 
@@ -26,16 +28,20 @@ func (w *world) disturb(ctx context.Context) {
 
 func (w *world) happen(ctx context.Context, n int) {
 	alive := w.alive()
+	if len(alive) == 0 { // they have just died
+		alive = append(alive, w.startReplica())
+	}
 	r := alive[w.seed.between(0, len(alive)-1, n, "victim")]
 	kinds := []string{
 		"broker restart", "cut", "silence", "crash", "drain", "outage", "hang", "consumer deleted", "cut", "crash", "drain",
-		"cut, then drain", "hang, then drain", "dead letters full",
+		"cut, then drain", "hang, then drain", "dead letters full", "drain at once",
 	}
 	if w.layer == fakeLayer {
 		kinds = append(kinds, "broker killed", string(noLeader), string(lostConfirmations), string(lostRequests))
 	}
 	kind := kinds[w.seed.between(0, len(kinds)-1, n, "kind")]
 	w.note("fault %s, replica %d", kind, r.id)
+	<-r.ready
 	switch kind {
 	case "broker restart":
 		began := time.Now()
@@ -57,9 +63,14 @@ func (w *world) happen(ctx context.Context, n int) {
 		w.remember(kind, r)
 		r.link.silence()
 	case "crash":
-		w.remember(kind, r)
-		r.crash()
-		w.startReplica()
+		r.dies(kind)
+	case "drain at once":
+		began := time.Now()
+		var meanwhile sync.WaitGroup
+		meanwhile.Go(func() { w.broker.restart(ctx, 2*time.Second) })
+		w.startReplica().drain(time.Second)
+		meanwhile.Wait()
+		w.rememberSince(began, kind, nil)
 	case "cut, then drain":
 		r.link.cut()
 		w.drain(r, w.shape.drain)
@@ -92,7 +103,7 @@ func (w *world) drain(r *replica, patience time.Duration) {
 }
 
 func (w *world) deleteConsumer(ctx context.Context, n int) {
-	name := "pool0-" + priorities()[w.seed.between(0, 3, n, "consumer")]
+	name := fmt.Sprintf("pool%d-", w.seed.between(0, w.shape.pools-1, n, "pool")) + priorities()[w.seed.between(0, 3, n, "consumer")]
 	if err := w.broker.deleteConsumer(ctx, name); err != nil {
 		w.note("consumer %s was not deleted: %v", name, err)
 	}

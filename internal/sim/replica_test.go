@@ -36,14 +36,15 @@ type replica struct {
 	id      int
 	link    *link
 	conn    *queue.Conn
-	pools   []*pool.Pool
+	lanes   []*lane
 	sources []*queue.Source
 
 	stopFetching context.CancelFunc
 	interrupt    context.CancelCauseFunc
 	running      sync.WaitGroup
-	gone         atomic.Bool // it has begun to end
-	draining     time.Time   // since when; zero: it crashed, or lives
+	ready        chan struct{} // closed when it is complete
+	gone         atomic.Bool   // it has begun to end
+	draining     time.Time     // since when; zero: it crashed, or lives
 
 	mu       sync.Mutex
 	outcomes map[job.Reason]int
@@ -61,7 +62,7 @@ type interval struct {
 
 func (w *world) startReplica() *replica {
 	w.mu.Lock()
-	r := &replica{w: w, id: len(w.replicas), link: &link{to: w.broker}, outcomes: make(map[job.Reason]int), held: make(map[string][]interval)}
+	r := &replica{w: w, id: len(w.replicas), link: &link{to: w.broker}, outcomes: make(map[job.Reason]int), held: make(map[string][]interval), ready: make(chan struct{})}
 	w.replicas = append(w.replicas, r)
 	w.mu.Unlock()
 	var err error
@@ -74,23 +75,26 @@ func (w *world) startReplica() *replica {
 	r.stopFetching, r.interrupt = stop, interrupt
 	ledger := attempts.New(r.conn, attempts.Config{}.WithDefaults())
 	for n := range w.shape.pools {
-		p := r.newPool(n, ledger)
-		r.pools = append(r.pools, p)
-		r.running.Go(func() { p.Run(fetch, work) })
+		l := r.newLane(n, ledger)
+		r.lanes = append(r.lanes, l)
+		r.running.Go(func() { l.pool.Run(fetch, work) })
 	}
+	close(r.ready)
 	return r
 }
 
-// newPool joins the parts as app does.
-func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
+// newLane joins the parts of a pool as app does.
+func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
+	l := &lane{r: r, n: n, refused: make(map[job.Reason]int)}
 	stream := queue.StreamConfig{Subjects: []string{"jobs.>"}}.WithDefaults()
 	sh, name := r.w.shape, fmt.Sprintf("pool%d", n)
 	cfg := pool.Config{
-		Target: name, Stream: "JOBS", Concurrency: sh.concurrency, Prefetch: sh.prefetch, AckWait: sh.ackWait,
+		Target: name, Stream: jobStream, Concurrency: sh.concurrency, Prefetch: sh.prefetch, AckWait: sh.ackWait,
 		Redelivery: pool.Redelivery{MaxAttempts: maxAttempts, InitialBackoff: 500 * time.Millisecond, MaxBackoff: 20 * time.Second, Multiplier: 2},
 	}.WithDefaults()
 	limits := limiter.New(limiter.Config{}.WithDefaults(), limiter.Rate{}, sh.concurrency)
 	guard := breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: 8 * time.Second, ProbeTimeout: 10 * time.Second}.WithDefaults(), func(c breaker.Change) {
+		l.changed(c)
 		if c.To != breaker.Closed {
 			limits.Outage(time.Now())
 		}
@@ -102,17 +106,18 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 		}
 		return 0
 	}
-	handler := &busy{r: r, Handler: pipeline.New(pipeline.Config{
+	handler := &busy{l: l, Handler: pipeline.New(pipeline.Config{
 		Pool: name, Timeout: 5 * time.Second, JobTimeout: 20 * time.Second,
 		Rules: pipeline.Rules{
 			MaxAttempts: cfg.Redelivery.MaxAttempts, MaxDeferrals: 1000, MaxCrashes: 3, MaxAge: 24 * time.Hour,
-			Backoff: retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
+			Backoff:     retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
+			DropExpired: r.w.drops(n),
 		},
-	}, pipeline.Deps{Target: door{r.w.down, r, n}, Limiter: limits, Breaker: guard, Retry: again, OnTry: func(pipeline.Try) {}})}
+	}, pipeline.Deps{Target: door{r.w.down, l}, Limiter: limits, Breaker: guard, Retry: again, OnTry: l.try})}
 	deps := pool.Deps{
 		Handler:     handler,
-		DeadLetters: dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name),
-		Ledger:      ledger, Gates: []pool.Gate{gate.Breaker(guard), gate.Limiter(limits)}, Report: r.report,
+		DeadLetters: undertaker{dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name), r},
+		Ledger:      ledger, Gates: []pool.Gate{gate.Breaker(guard), gate.Limiter(limits)}, Report: l.report,
 	}
 	var used []job.Priority
 	for p := range job.Priority(job.Priorities) {
@@ -122,27 +127,29 @@ func (r *replica) newPool(n int, ledger *attempts.Ledger) *pool.Pool {
 			Priority: p, AckWait: cfg.AckWait, MaxMessage: cfg.MaxMessage, Limit: cfg.Concurrency + cfg.Prefetch,
 		})
 		r.sources = append(r.sources, s)
-		deps.Sources[p] = s
+		deps.Sources[p] = watched{s, l}
 	}
 	deps.Shares = shed.Config{}.WithDefaults().For(used)
-	p := pool.New(name, cfg, deps)
-	handler.state = func() string {
-		return fmt.Sprintf("%+v %+v", p.Stats(), guard.Stats(time.Now()))
-	}
-	return p
+	l.pool, l.guard = pool.New(name, cfg, deps), guard
+	return l
 }
 
 func (r *replica) report(p pool.Report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.outcomes[p.Outcome.Reason]++
-	id, now := string(p.Job.Payload), time.Now()
+	id, now := idOf(p.Job.Payload), time.Now()
+	if p.Outcome.Action == job.Drop {
+		r.w.mu.Lock()
+		r.w.dropped[id] = true
+		r.w.mu.Unlock()
+	}
 	r.held[id] = append(r.held[id], interval{p.Received, now, p.Job.Deliveries, p.Outcome.Action, p.Outcome.Reason, p.Outcome.After})
 }
 
 // crash ends a replica as SIGKILL does: nothing gets out any more.
 func (r *replica) crash() {
-	r.gone.Store(true)
+	<-r.ready
 	r.link.kill()
 	r.interrupt(errors.New("sim: killed"))
 	r.stopFetching()
@@ -150,9 +157,29 @@ func (r *replica) crash() {
 	r.running.Wait()
 }
 
+// dies lets a replica crash at this very point of one of its jobs. Another
+// takes its place.
+func (r *replica) dies(where string) {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	if r.w.over || r.gone.Swap(true) {
+		return
+	}
+	r.link.kill()
+	now := time.Now()
+	r.w.faults = append(r.w.faults, fault{where, now, now, r})
+	r.w.burials.Go(func() {
+		r.w.startReplica()
+		r.crash()
+	})
+}
+
 // drain ends a replica as SIGTERM does. It reports whether all went well.
 func (r *replica) drain(patience time.Duration) bool {
-	r.gone.Store(true)
+	if r.gone.Swap(true) {
+		return true // it has died meanwhile
+	}
+	<-r.ready
 	r.draining = time.Now()
 	r.stopFetching()
 	done := make(chan struct{})
@@ -176,5 +203,8 @@ func (r *replica) drain(patience time.Duration) bool {
 	r.conn.Close()
 	r.interrupt(nil)
 	waiting.Wait()
+	if took := time.Since(r.draining); took > patience+20*time.Second {
+		r.w.fail("I10: replica %d took %s to drain, it was given %s", r.id, took, patience)
+	}
 	return clean
 }

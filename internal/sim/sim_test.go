@@ -65,29 +65,14 @@ func simulate(t *testing.T, l layer) {
 		forgetTimers()
 	}
 	report(t, total)
-	if total.jobs >= many {
+	if l == fakeLayer && total.jobs >= many {
 		total.mustHaveSeen(t)
-	}
-}
-
-// mustHaveSeen fails if something did not happen even once: a fault that is
-// never met is not survived.
-func (t tally) mustHaveSeen(test *testing.T) {
-	for _, what := range []string{
-		"fault: broker restart", "fault: consumer deleted", "fault: crash", "fault: cut", "fault: drain", "fault: hang", "fault: outage",
-		"fault: silence", "fault: incomplete drain", "fault: dead letters full", "outcome: dead_letter_unavailable", "outcome: ok", "outcome: panic", "outcome: released", "outcome: interrupted", "outcome: lease_lost", "outcome: max_attempts",
-		"outcome: status_4xx", "outcome: status_5xx", "outcome: throttled", "outcome: timeout", "done twice, explained", "redelivered",
-		"redelivery of what is in hand or finished", "settlement sent again", "settlement given up", "pull requests given up",
-	} {
-		if t.sometimes[what] == 0 {
-			test.Errorf("%q did not happen in %d jobs", what, t.jobs)
-		}
 	}
 }
 
 func report(t *testing.T, seen tally) {
 	t.Helper()
-	t.Logf("%d jobs, %d calls, %d faults, %d dead letters, %d done twice and explained", seen.jobs, seen.calls, seen.faults, seen.dead, seen.twice)
+	t.Logf("TALLY jobs=%d calls=%d faults=%d dead=%d twice=%d", seen.jobs, seen.calls, seen.faults, seen.dead, seen.twice)
 	var names []string
 	for what := range seen.sometimes {
 		names = append(names, what)
@@ -113,11 +98,17 @@ func scenario(t *testing.T, l layer, s seed) (seen tally) {
 		for range w.shape.replicas {
 			w.startReplica()
 		}
+		watching, stop := context.WithCancel(ctx)
+		var watch sync.WaitGroup
+		watch.Go(func() { w.watch(watching) })
+		defer watch.Wait()
+		defer stop()
 		var publishing sync.WaitGroup
 		publishing.Go(func() { w.publish(ctx) })
 		w.disturb(ctx)
 		publishing.Wait()
 		w.heal(ctx)
+		w.end()
 		for _, r := range w.alive() {
 			r.drain(30 * time.Second)
 		}

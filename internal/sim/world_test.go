@@ -3,26 +3,44 @@ package sim
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/workerd/workerd/internal/job"
 )
 
 // seed decides everything in a scenario.
 type seed uint64
 
-// chance is a number in [0, 1) that belongs to what it is about.
+// chance is a number in [0, 1) that belongs to what it is about: texts, and
+// whole numbers.
 func (s seed) chance(about ...any) float64 {
-	h := fnv.New64a()
-	_, _ = fmt.Fprint(h, uint64(s), about) // never fails
-	x := h.Sum64()
-	x ^= x >> 33 // FNV alone leaves the high bits of short texts alike
-	x *= 0xff51afd7ed558ccd
-	x ^= x >> 33
+	x := uint64(s)*0x9e3779b97f4a7c15 + 0x6a09e667f3bcc908
+	mix := func(v uint64) {
+		x ^= v
+		x *= 0xff51afd7ed558ccd
+		x ^= x >> 32
+		x *= 0xc4ceb9fe1a85ec53
+		x ^= x >> 29
+	}
+	for _, a := range about {
+		switch a := a.(type) {
+		case int:
+			mix(uint64(a))
+		case string:
+			h := uint64(14695981039346656037)
+			for i := range len(a) {
+				h = (h ^ uint64(a[i])) * 1099511628211
+			}
+			mix(h)
+		default:
+			panic(fmt.Sprintf("sim: chance about a %T", a))
+		}
+	}
 	return float64(x>>11) / (1 << 53)
 }
 
@@ -49,10 +67,15 @@ type world struct {
 	down   *downstream
 	shape  shape
 
+	burials sync.WaitGroup // of replicas that died
+
 	mu       sync.Mutex
 	acked    map[string]bool // ids the stream has taken
+	dropped  map[string]bool // by a policy that says so
 	replicas []*replica      // all there ever were
 	faults   []fault         // what has happened
+	over     bool            // nobody dies any more
+	held     int             // the most bytes in hand in a lane
 }
 
 // shape of a scenario.
@@ -62,24 +85,34 @@ type shape struct {
 	pools       int
 	concurrency int
 	prefetch    int
+	burst       int
 	ackWait     time.Duration
 	drain       time.Duration
 	faults      int
 	length      time.Duration // over which jobs arrive and faults happen
 }
 
-func shapeOf(s seed) shape {
-	return shape{
-		jobs:        s.between(100, 1500, "jobs"),
-		replicas:    s.between(1, 4, "replicas"),
-		pools:       s.between(1, 3, "pools"),
-		concurrency: s.between(1, 24, "concurrency"),
+// perCall is about how long a call takes on average.
+const perCall = 60 * time.Millisecond
+
+// shapeOf a scenario: from a fraction to more than all of what its replicas can
+// do in its time.
+func shapeOf(l layer, s seed) shape {
+	sh := shape{
+		replicas:    1 + int(7.99*s.chance("replicas")*s.chance("replicas too")),
+		pools:       1 + int(5.99*s.chance("pools")*s.chance("pools too")),
+		concurrency: s.between(1, 32, "concurrency"),
 		prefetch:    []int{0, 0, 4, 16}[s.between(0, 3, "prefetch")],
+		burst:       s.between(1, 200, "burst"),
 		ackWait:     s.span(2*time.Second, 30*time.Second, "ack_wait"),
 		drain:       s.span(200*time.Millisecond, 12*time.Second, "drain"),
-		faults:      s.between(0, 14, "faults"),
-		length:      s.span(20*time.Second, 3*time.Minute, "length"),
+		faults:      s.between(0, 30, "faults"),
+		length:      s.span(20*time.Second, 90*time.Second, "length"),
 	}
+	capacity := float64(sh.replicas*sh.pools*sh.concurrency) * float64(sh.length/perCall)
+	most := map[layer]float64{fakeLayer: 6000, realLayer: 1500}[l]
+	sh.jobs = int(max(50, min(most, capacity*(0.1+s.chance("load")))))
+	return sh
 }
 
 // lockedText is the log of a scenario, shown if it fails.
@@ -105,7 +138,7 @@ func (l *lockedText) String() string {
 }
 
 func newWorld(t *testing.T, l layer, s seed, dir string) *world {
-	w := &world{t: t, layer: l, seed: s, began: time.Now(), acked: make(map[string]bool), shape: shapeOf(s)}
+	w := &world{t: t, layer: l, seed: s, began: time.Now(), acked: make(map[string]bool), dropped: make(map[string]bool), shape: shapeOf(l, s)}
 	w.log = slog.New(slog.NewTextHandler(&w.history, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: w.shortTime}))
 	if w.broker = newFake(s); l == realLayer {
 		w.broker = newRealBroker(t, dir)
@@ -134,7 +167,7 @@ func priorities() []string { return []string{"critical", "high", "normal", "low"
 // the stream has acknowledged it; it is sent again until that.
 func (w *world) publish(ctx context.Context) {
 	gap := w.shape.length / time.Duration(w.shape.jobs)
-	burst := w.seed.between(1, 200, "burst")
+	burst := w.shape.burst
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for i := 0; i < w.shape.jobs; i += burst {
@@ -158,7 +191,13 @@ func (w *world) send(ctx context.Context, n int) {
 	pool := w.seed.between(0, w.shape.pools-1, id, "pool")
 	msg := &nats.Msg{
 		Subject: subject(pool, priorities()[w.seed.between(0, 3, id, "priority")]),
-		Data:    []byte(id), Header: nats.Header{"Nats-Msg-Id": {id}},
+		Data:    w.payload(id), Header: nats.Header{job.HeaderMsgID: {id}, "X-Kept": {id}},
+	}
+	switch u := w.seed.chance(id, "header"); {
+	case u < 0.02:
+		msg.Header.Set(job.HeaderTTL, w.seed.span(100*time.Millisecond, 20*time.Second, id, "ttl").String())
+	case u < 0.022:
+		msg.Header.Set(job.HeaderTTL, "soon")
 	}
 	for ctx.Err() == nil {
 		if w.broker.store(ctx, msg) == nil {

@@ -39,7 +39,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	only := flag.String("only", "", "run those whose name contains this")
-	jobs := flag.Int("jobs", 40_000, "simulated jobs for each, at most")
+	jobs := flag.Int("jobs", 40_000, "simulated jobs for each with the model, at most, and a tenth of it with the real broker")
 	flag.Parse()
 	var chosen []mutant
 	for _, m := range mutants() {

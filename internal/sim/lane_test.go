@@ -1,0 +1,161 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pipeline"
+	"github.com/workerd/workerd/internal/pool"
+)
+
+// lane is one pool of one replica, and what was seen of it.
+type lane struct {
+	r     *replica
+	n     int
+	pool  *pool.Pool
+	guard *breaker.Breaker
+
+	mu       sync.Mutex
+	received int
+	reported int
+	changes  []breaker.Change
+	trials   []trial
+	starts   []start
+	most     int // jobs in hand
+	refused  map[job.Reason]int
+	again    int // calls that were not the first of their attempt
+}
+
+// trial is a call as the pipeline saw it end.
+type trial struct {
+	end   time.Time
+	class job.Class
+}
+
+// start of a job that came for the first time.
+type start struct {
+	id                string
+	priority          job.Priority
+	received, started time.Time
+}
+
+func (l *lane) changed(c breaker.Change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changes = append(l.changes, c)
+}
+
+func (l *lane) try(t pipeline.Try) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trials = append(l.trials, trial{time.Now(), t.Result.Class})
+}
+
+func (l *lane) report(p pool.Report) {
+	l.mu.Lock()
+	l.reported++
+	if p.Age > 0 && p.Job.Deliveries == 1 {
+		l.starts = append(l.starts, start{idOf(p.Job.Payload), p.Job.Priority, p.Received, p.Job.Enqueued.Add(p.Age)})
+	}
+	l.mu.Unlock()
+	l.r.report(p)
+}
+
+// watched is a source whose deliveries are counted.
+type watched struct {
+	pool.Source
+	l *lane
+}
+
+// Run implements pool.Source.
+func (w watched) Run(ctx context.Context, to job.Receiver) {
+	w.Source.Run(ctx, counting{to, w.l, w.AckWait})
+}
+
+type counting struct {
+	job.Receiver
+	l       *lane
+	ackWait func() time.Duration
+}
+
+// Deliver implements job.Receiver.
+func (c counting) Deliver(d job.Delivery, backlog uint64) {
+	c.l.mu.Lock()
+	c.l.received++
+	c.l.most = max(c.l.most, c.l.received-c.l.reported)
+	c.l.mu.Unlock()
+	c.Receiver.Deliver(&pulse{Delivery: d, l: c.l, last: time.Now(), ackWait: c.ackWait()}, backlog)
+}
+
+// pulse is a delivery whose signs of life are watched.
+type pulse struct {
+	job.Delivery
+	l       *lane
+	ackWait time.Duration
+
+	mu   sync.Mutex
+	last time.Time
+}
+
+// Extend implements job.Delivery.
+func (p *pulse) Extend() {
+	p.beat()
+	p.Delivery.Extend()
+}
+
+// Settle implements job.Delivery.
+func (p *pulse) Settle(v job.Verb, after time.Duration) error {
+	p.beat()
+	return p.Delivery.Settle(v, after)
+}
+
+// beat is checker I9: what is in hand gives a sign of life in time, as long as
+// it is known to be ours.
+func (p *pulse) beat() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if gap := now.Sub(p.last); gap > p.ackWait*6/10 && now.Before(p.LeaseUntil()) {
+		p.l.r.w.fail("I9: replica %d gave no sign of life for %s during %s, of %s", p.l.r.id, idOf(p.Job().Payload), gap, p.ackWait)
+	}
+	p.last = now
+}
+
+// undertaker is a pool's dead letters. Now and then the replica dies right
+// after one was stored.
+type undertaker struct {
+	pool.DeadLetters
+	r *replica
+}
+
+// Put implements pool.DeadLetters.
+func (u undertaker) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record) error {
+	err := u.DeadLetters.Put(ctx, j, o, r)
+	if err == nil && u.r.w.seed.chance(idOf(j.Payload), j.Deliveries, "dies after the dead letter") < 0.01 {
+		u.r.dies("crash after a dead letter")
+	}
+	return err
+}
+
+// idOf a job is the first word of its payload.
+func idOf(payload []byte) string {
+	id, _, _ := strings.Cut(string(payload[:min(len(payload), 32)]), " ")
+	return id
+}
+
+// payload of a job. Most are small.
+func (w *world) payload(id string) []byte {
+	size := w.seed.between(0, 100, id, "size")
+	switch u := w.seed.chance(id, "kind of size"); {
+	case u < 0.002:
+		size = w.seed.between(10_000, 200_000, id, "size")
+	case u < 0.05:
+		size = w.seed.between(1_000, 8_000, id, "size")
+	}
+	return append([]byte(id+" "), strings.Repeat(fmt.Sprintf("%x.", w.seed.between(0, 1<<30, id, "filler")), size/8)...)
+}

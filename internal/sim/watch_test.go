@@ -1,0 +1,204 @@
+package sim
+
+import (
+	"context"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/job"
+)
+
+// watch looks at all lanes now and then, at instants at which nothing moves.
+func (w *world) watch(ctx context.Context) {
+	tick := time.NewTicker(3 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			synctest.Wait()
+			for _, l := range w.lanes() {
+				l.balance()
+			}
+		}
+	}
+}
+
+// lanes of all replicas that have been complete.
+func (w *world) lanes() (all []*lane) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.replicas {
+		select {
+		case <-r.ready:
+			all = append(all, r.lanes...)
+		default:
+		}
+	}
+	return all
+}
+
+// end waits for the last burial. Nobody dies any more.
+func (w *world) end() {
+	w.mu.Lock()
+	w.over = true
+	w.mu.Unlock()
+	w.burials.Wait()
+}
+
+// balance is I11: what was received was settled, or is in hand; and I14: no
+// more is in hand than there is room for.
+func (l *lane) balance() {
+	s := l.pool.Stats()
+	held := 0
+	for _, n := range s.Held {
+		held += n
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.received != l.reported+held {
+		l.r.w.fail("I11: replica %d pool %d received %d, settled %d and holds %d", l.r.id, l.n, l.received, l.reported, held)
+	}
+	if s.InFlight > l.r.w.shape.concurrency {
+		l.r.w.fail("I5: replica %d pool %d runs %d of %d", l.r.id, l.n, s.InFlight, l.r.w.shape.concurrency)
+	}
+}
+
+// check looks at a lane once it has ended.
+func (l *lane) check() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.r.w
+	if l.received != l.reported {
+		w.fail("I11: replica %d pool %d received %d and reported %d", l.r.id, l.n, l.received, l.reported)
+	}
+	if most := w.down.most[l]; most > w.shape.concurrency {
+		w.fail("I5: %d calls ran at once in pool %d of replica %d, allowed are %d", most, l.n, l.r.id, w.shape.concurrency)
+	}
+	// Requests that were given up may be answered too, after a reconnect.
+	if room := 4*(w.shape.concurrency+w.shape.prefetch) + 8; l.most > room {
+		w.fail("I14: replica %d pool %d held %d jobs, there is room for %d", l.r.id, l.n, l.most, room)
+	}
+	l.checkOrder()
+	l.checkBreaker()
+}
+
+// together is how far two instants may lie apart and pass for one.
+const together = 5 * time.Millisecond
+
+// checkOrder is I8: nobody starts while somebody more important waits; and I15:
+// within a priority nobody overtakes.
+func (l *lane) checkOrder() {
+	slices.SortFunc(l.starts, func(a, b start) int { return a.started.Compare(b.started) })
+	for _, a := range l.starts {
+		if a.started.Sub(a.received) <= 2*together {
+			continue
+		}
+		from, _ := slices.BinarySearchFunc(l.starts, a.received.Add(together), func(s start, t time.Time) int { return s.started.Compare(t) })
+		for _, b := range l.starts[from:] {
+			if !b.started.Before(a.started.Add(-together)) {
+				break
+			}
+			switch {
+			case b.priority > a.priority:
+				l.r.w.fail("I8: %s (%s) started while %s (%s) waited, from %s to %s", b.id, b.priority, a.id, a.priority, a.received.Sub(l.r.w.began), a.started.Sub(l.r.w.began))
+			case b.priority == a.priority && b.received.After(a.received.Add(together)):
+				l.r.w.fail("I15: %s overtook %s", b.id, a.id)
+			}
+		}
+	}
+}
+
+// checkBreaker is I6: the breaker did what a breaker of its configuration does,
+// as far as can be told from outside.
+func (l *lane) checkBreaker() {
+	changes := l.changes
+	state, since := breaker.Closed, time.Time{}
+	for n, c := range changes {
+		if c.From != state || c.To == c.From {
+			l.breakerFails("went from %s to %s, and was %s", c.From, c.To, state)
+		}
+		switch c.To {
+		case breaker.Open:
+			l.checkWait(c)
+		case breaker.HalfOpen:
+			if n == 0 || c.At.Before(changes[n-1].Until) {
+				l.breakerFails("was half open before its time")
+			}
+		case breaker.Closed:
+			if l.good(since, c.At) < halfOpenCalls {
+				l.breakerFails("closed after %d good probes", l.good(since, c.At))
+			}
+		}
+		l.checkCalls(state, since, c.At)
+		state, since = c.To, c.At
+	}
+	l.checkCalls(state, since, time.Now())
+}
+
+const halfOpenCalls = 3
+
+func (l *lane) breakerFails(format string, args ...any) {
+	l.r.w.fail("I6: the breaker of replica %d pool %d "+format, append([]any{l.r.id, l.n}, args...)...)
+}
+
+// checkWait: it is that of its opening, less the jitter, or what the target
+// asked for.
+func (l *lane) checkWait(c breaker.Change) {
+	longest := min(8*time.Second, time.Second<<min(c.Opens-1, 10))
+	if c.Wait < longest*8/10-time.Millisecond || c.Wait > max(longest, time.Second) {
+		l.breakerFails("opened for %s, the %d. time", c.Wait, c.Opens)
+	}
+}
+
+// good calls that ended in a time.
+func (l *lane) good(from, to time.Time) (n int) {
+	for _, t := range l.trials {
+		if (t.class == job.Success || t.class == job.Permanent) && !t.end.Before(from) && !t.end.After(to) {
+			n++
+		}
+	}
+	return n
+}
+
+// checkCalls that began in a state: none while open, one at a time while half
+// open, and while closed not on and on after failures.
+func (l *lane) checkCalls(state breaker.State, from, to time.Time) {
+	var last time.Time // the end of the probe before
+	for _, c := range l.r.w.down.lanes[l] {
+		if !c.begin.After(from) || !c.begin.Before(to) || c.end.IsZero() {
+			continue
+		}
+		switch state {
+		case breaker.Open:
+			l.breakerFails("let a call begin while it was open, at %s", c.begin.Sub(l.r.w.began))
+		case breaker.HalfOpen:
+			if c.begin.Before(last) {
+				l.breakerFails("let two probes run at once, at %s", c.begin.Sub(l.r.w.began))
+			}
+			last = c.end
+		}
+	}
+	if state != breaker.Closed {
+		return
+	}
+	row := 0
+	for _, t := range l.trials {
+		if t.end.Before(from) || t.end.After(to) {
+			continue
+		}
+		switch t.class {
+		case job.Failure, job.Timeout, job.Panicked:
+			row++
+		case job.Success, job.Permanent:
+			row = 0
+		}
+		if row > 5+l.r.w.shape.concurrency {
+			l.breakerFails("was closed after %d failures in a row", row)
+			return
+		}
+	}
+}
