@@ -212,8 +212,8 @@ func (w *world) explained(id string) bool {
 func (w *world) disturbed(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
 		late := ambiguity
-		if f.kind == "incomplete drain" { // it says so: acks were not confirmed, as the connection had been silent
-			late = noticed
+		if f.kind == "incomplete drain" || f.replica != nil && f.replica.silent.Load() {
+			late = noticed // until then nobody may have heard of what was done on a silent connection
 		}
 		return !w.harmless(f) && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(late))
 	})

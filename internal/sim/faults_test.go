@@ -61,6 +61,7 @@ func (w *world) happen(ctx context.Context, n int) {
 		r.link.cut()
 	case "silence":
 		w.remember(kind, r)
+		r.silent.Store(true)
 		r.link.silence()
 	case "crash":
 		r.dies(kind)

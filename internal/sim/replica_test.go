@@ -44,6 +44,7 @@ type replica struct {
 	running      sync.WaitGroup
 	ready        chan struct{} // closed when it is complete
 	gone         atomic.Bool   // it has begun to end
+	silent       atomic.Bool   // its connection has been, once
 	draining     time.Time     // since when; zero: it crashed, or lives
 
 	mu       sync.Mutex
