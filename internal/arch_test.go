@@ -55,7 +55,7 @@ func layers() map[string][]string {
 		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/limiter", "internal/target", "internal/fallback", "internal/cache"},
 		"internal/fallback": {"internal/job"},
 		"internal/cache":    {"internal/job"},
-		"internal/queue":    {"internal/job", "internal/secret"},
+		"internal/queue":    {"internal/codel", "internal/job", "internal/secret"},
 		"internal/dlq":      {"internal/job", "internal/secret", "internal/queue"},
 		"internal/attempts": {"internal/job", "internal/queue"},
 		"internal/target":   {"internal/job", "internal/secret"},
@@ -76,6 +76,7 @@ func layers() map[string][]string {
 		"internal/retry":    {},
 		"internal/breaker":  {},
 		"internal/bulkhead": {},
+		"internal/codel":    {},
 		"internal/limiter":  {}, // and golang.org/x/time/rate
 		"internal/valve":    {},
 		"internal/pressure": {},
@@ -89,7 +90,7 @@ func layers() map[string][]string {
 // leaves import nothing but the standard library.
 func leaves() []string {
 	return []string{
-		"internal/job", "internal/retry", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/shutdown", "internal/secret",
+		"internal/job", "internal/retry", "internal/breaker", "internal/bulkhead", "internal/codel", "internal/shed", "internal/shutdown", "internal/secret",
 		"internal/valve", "internal/pressure", "internal/oneline",
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/broker"
+	"github.com/workerd/workerd/internal/codel"
 	"github.com/workerd/workerd/internal/config"
 	"github.com/workerd/workerd/internal/dlq"
 	"github.com/workerd/workerd/internal/fallback"
@@ -48,6 +49,7 @@ type compartment struct {
 	cfg     pool.Config
 	pool    *pool.Pool
 	sources [job.Priorities]*queue.Source
+	core    *queue.Core // nil for a pool with a stream
 	lag     lag
 	valve   *valve.Valve
 	pause   *gate.Pause
@@ -126,17 +128,33 @@ func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 	}
 	var used []job.Priority
 	for priority := range job.Priority(job.Priorities) {
-		subjects := cfg.Subjects[priority.String()]
-		if len(subjects) == 0 {
+		if !cfg.Uses(priority) {
 			continue
 		}
 		used = append(used, priority)
+		if cfg.Core != nil {
+			c.core = a.conn.Core(coreConfig(cfg, priority))
+			deps.Sources[priority], deps.Ledger = c.core, pool.NoLedger{}
+			continue
+		}
 		c.sources[priority] = a.conn.Source(sourceConfig(a.cfg, name, cfg, priority))
 		deps.Sources[priority] = c.sources[priority]
 	}
 	deps.Shares = a.cfg.Shed.For(used)
 	c.pool = pool.New(name, cfg, deps)
 	return c
+}
+
+// coreConfig: a message waits at most max_wait while there are more than can be
+// done, which are twice the target.
+func coreConfig(cfg pool.Config, priority job.Priority) queue.CoreConfig {
+	return queue.CoreConfig{
+		Subject: cfg.Core.Subject, Queue: cfg.Core.Queue, Priority: priority, Trust: cfg.TrustPriority, MaxMessage: cfg.MaxMessage,
+		Local: codel.Config{
+			Capacity: cfg.Core.Capacity, Bytes: cfg.Core.MaxBytes,
+			Target: cfg.Core.MaxWait / 2, Interval: max(cfg.Core.MaxWait/10, time.Millisecond),
+		},
+	}
 }
 
 func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipeline {

@@ -46,6 +46,9 @@ func (a *App) Ready() []admin.Check {
 	}
 	for _, name := range sortedNames(a.pools) {
 		check := admin.Check{Name: "pool:" + name, OK: true}
+		if core := a.pools[name].core; core != nil && !core.Stats().Ready {
+			check.OK, check.Message = false, "core "+core.Stats().Subject+": "+core.Stats().Problem
+		}
 		for _, s := range a.pools[name].sources {
 			if s == nil {
 				continue
@@ -148,6 +151,12 @@ func poolState(s pool.Stats, consumers []admin.Consumer) admin.PoolState {
 
 func (c *compartment) consumers() []admin.Consumer {
 	var list []admin.Consumer
+	if c.core != nil {
+		s := c.core.Stats()
+		list = append(list, admin.Consumer{
+			Name: s.Subject, Stream: "core NATS", Priority: job.Normal.String(), Ready: s.Ready, Problem: s.Problem, Pending: uint64(s.Waiting),
+		})
+	}
 	lags := c.lag.all()
 	for priority, s := range c.sources {
 		if s == nil {
@@ -214,7 +223,7 @@ func (a *App) names() metrics.Names {
 	for _, name := range sortedNames(a.cfg.Pools) {
 		p := metrics.PoolNames{Name: name, Target: a.cfg.Pools[name].Target}
 		for priority := range job.Priority(job.Priorities) {
-			if len(a.cfg.Pools[name].Subjects[priority.String()]) > 0 {
+			if a.cfg.Pools[name].Uses(priority) {
 				p.Priorities = append(p.Priorities, priority)
 			}
 		}
@@ -249,6 +258,15 @@ func (a *App) sources() metrics.Sources {
 }
 
 func (c *compartment) metrics() (list [job.Priorities]func() metrics.Consumer) {
+	if c.core != nil {
+		list[job.Normal] = func() metrics.Consumer {
+			s := c.core.Stats()
+			return metrics.Consumer{
+				Delivered: s.Received - s.Refused - s.Expired - uint64(s.Waiting), Pending: uint64(s.Waiting),
+				Refused: s.Refused, Expired: s.Expired, Undone: s.Undone, Unheard: s.Lost,
+			}
+		}
+	}
 	for priority, s := range c.sources {
 		if s == nil {
 			continue

@@ -36,6 +36,7 @@ func (l *loader) checkTargetsOfPools() {
 	for name, p := range l.file.Pools {
 		path := "pools." + name
 		l.checkStream(path, p)
+		l.checkCore(path+".core", p.Core)
 		t, ok := l.file.Targets[p.Target]
 		if !ok {
 			l.unknownTarget(path+".target", p.Target)
@@ -86,6 +87,19 @@ func (l *loader) checkStream(path string, p pool.Config) {
 		l.problem(CodeStreamAge, l.written(path+".redelivery.max_age", "streams."+p.Stream+".max_age"),
 			fmt.Sprintf("stream %s drops jobs after %s, before %s.redelivery.max_age (%s) makes dead letters of them", quote(p.Stream), s.MaxAge, path, p.Redelivery.MaxAge),
 			"let the stream keep jobs longer than they are retried")
+	}
+}
+
+// checkCore: the subject and its queue group are those of a subscription.
+func (l *loader) checkCore(path string, c *pool.Core) {
+	if c == nil || c.Subject == "" {
+		return // said by the pool
+	}
+	if err := queue.CheckSubject(c.Subject); err != nil {
+		l.problem(CodeSubject, path+".subject", err.Error(), "")
+	}
+	if strings.ContainsAny(c.Queue, " \t\r\n") {
+		l.problem(CodeSubject, path+".queue", fmt.Sprintf("spaces are not allowed in %s", quote(c.Queue)), "")
 	}
 }
 

@@ -156,7 +156,7 @@ func (d poolDescs) collect(out emitter, p PoolNames, s pool.Stats, now time.Time
 
 // queueDescs are the series of a pool's consumers.
 type queueDescs struct {
-	received, suppressed, lost, pending, ackPending, redelivered, waitingPulls *prometheus.Desc
+	received, suppressed, lost, pending, ackPending, redelivered, waitingPulls, core, unheard *prometheus.Desc
 }
 
 func newQueueDescs() queueDescs {
@@ -168,6 +168,8 @@ func newQueueDescs() queueDescs {
 		ackPending:   desc("consumer_ack_pending", "Jobs that some replica holds or that wait for their delay; one replica's view, use max().", "pool", "priority"),
 		redelivered:  desc("consumer_redelivered", "Jobs among the ack pending ones that were delivered more than once; use max().", "pool", "priority"),
 		waitingPulls: desc("consumer_waiting_pulls", "Pull requests of all replicas that wait for jobs; use max().", "pool", "priority"),
+		core:         desc("core_undone_total", "Messages of core NATS that were not done: refused for want of room, expired while they waited, or given back.", "pool", "why"),
+		unheard:      desc("core_lost_total", "Of core_undone_total, those whose sender wanted no reply, and so does not know.", "pool"),
 	}
 }
 
@@ -183,6 +185,11 @@ func (d queueDescs) collect(out emitter, p PoolNames, consumers [job.Priorities]
 		out.gauge(d.redelivered, float64(c.Redelivered), p.Name, name)
 		out.gauge(d.waitingPulls, float64(c.WaitingPulls), p.Name, name)
 	}
+	c := read(consumers[job.Normal])
+	out.counter(d.core, c.Refused, p.Name, "refused")
+	out.counter(d.core, c.Expired, p.Name, "expired")
+	out.counter(d.core, c.Undone, p.Name, "given_back")
+	out.counter(d.unheard, c.Unheard, p.Name)
 	out.counter(d.received, received, p.Name)
 	out.counter(d.suppressed, suppressed, p.Name)
 	out.counter(d.lost, lost, p.Name)

@@ -41,6 +41,9 @@ type Consumer struct {
 	AckPending, Redelivered int
 	// WaitingPulls of all replicas.
 	WaitingPulls int
+	// Refused, Expired and Undone messages of core NATS, and of these the
+	// Unheard ones, whose sender wanted no reply. 0 for a stream.
+	Refused, Expired, Undone, Unheard uint64
 }
 
 // Target is the state of a target's guards.

@@ -12,12 +12,16 @@ import (
 type Config struct {
 	// Target the jobs are sent to. Required.
 	Target string `yaml:"target"`
-	// Stream the jobs lie in. Required.
+	// Stream the jobs lie in. Required, unless core is given.
 	Stream string `yaml:"stream"`
 	// Subjects by priority (critical, high, normal, low). Each priority has a
 	// durable consumer of its own, named <pool>-<priority>, so that a low
-	// priority can wait in the stream while a high one runs. Required.
+	// priority can wait in the stream while a high one runs. Required, unless
+	// core is given.
 	Subjects map[string][]string `yaml:"subjects"`
+	// Core takes the jobs from core NATS instead of a stream: without stream
+	// and subjects, and without their promises.
+	Core *Core `yaml:"core"`
 	// Priorities says, by priority, what happens when there is not enough room.
 	Priorities map[string]Priority `yaml:"priorities"`
 	// TrustPriority lets the header Workerd-Priority raise a job above the
@@ -90,6 +94,10 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.MaxPark, 30*time.Second)
 	setDefault(&c.OnExpired, "dead_letter")
 	c.Priorities = c.withPriorities()
+	if c.Core != nil {
+		core := c.Core.WithDefaults()
+		c.Core = &core
+	}
 	r := &c.Redelivery
 	setDefault(&r.MaxAttempts, 10)
 	setDefault(&r.InitialBackoff, 5*time.Second)
@@ -119,12 +127,7 @@ func (c Config) Validate(problem func(field, message string)) {
 	if c.Target == "" {
 		problem("target", "a pool needs a target")
 	}
-	if c.Stream == "" {
-		problem("stream", "a pool needs a stream")
-	}
-	if len(c.Subjects) == 0 {
-		problem("subjects", "a pool needs subjects, for example {normal: [jobs.email.>]}")
-	}
+	c.validateIntake(problem)
 	for name, subjects := range c.Subjects {
 		if _, err := job.ParsePriority(name); err != nil {
 			problem("subjects."+name, err.Error())
@@ -152,6 +155,30 @@ func (c Config) Validate(problem func(field, message string)) {
 	report("redelivery.max_deferrals", outside(r.MaxDeferrals, 1, 1_000_000))
 	report("redelivery.max_crashes", outside(r.MaxCrashes, 1, 100))
 	c.Valve.Validate(func(field, message string) { problem("valve."+field, message) })
+}
+
+// validateIntake: a stream with subjects, or core NATS.
+func (c Config) validateIntake(problem func(field, message string)) {
+	switch {
+	case c.Core != nil && (c.Stream != "" || len(c.Subjects) > 0):
+		problem("core", "a pool has either core or stream and subjects, not both")
+	case c.Core == nil && c.Stream == "":
+		problem("stream", "a pool needs a stream")
+	}
+	if c.Core != nil {
+		c.Core.Validate(func(field, message string) { problem("core."+field, message) })
+	} else if len(c.Subjects) == 0 {
+		problem("subjects", "a pool needs subjects, for example {normal: [jobs.email.>]}")
+	}
+}
+
+// Uses tells whether the pool has jobs of a priority. Those of core NATS are
+// normal, until they say otherwise themselves.
+func (c Config) Uses(p job.Priority) bool {
+	if c.Core != nil {
+		return p == job.Normal
+	}
+	return len(c.Subjects[p.String()]) > 0
 }
 
 // outside says what is wrong with v, "" if nothing is. It is written so that
