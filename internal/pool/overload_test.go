@@ -24,11 +24,9 @@ type overload struct {
 
 // result is what became of a load.
 type result struct {
-	goodput  float64 // part of the capacity that worked
-	done     [job.Priorities]int
-	latency  [job.Priorities][]time.Duration // publication to end
-	starts   int
-	mostHeld int
+	goodput float64 // part of the capacity that worked
+	done    [job.Priorities]int
+	latency [job.Priorities][]time.Duration // publication to end
 }
 
 func (r result) quantile(p job.Priority, q float64) time.Duration {

@@ -45,7 +45,7 @@ func TestDecode_takesOverWhatThePublisherSaid(t *testing.T) {
 }
 
 func TestDecode_aWishForAPriorityIsTakenOverIfItCanBeRead(t *testing.T) {
-	for wish, want := range map[string]job.Priority{"": job.Normal, "low": job.Low, "critical": job.Critical, "urgent": job.Normal, "LOW": job.Normal, " low": job.Normal} {
+	for wish, want := range map[string]job.Priority{"": job.Normal, "low": job.Low, "critical": job.Critical, "urgent": job.Normal, "LOW": job.Normal, "low;": job.Normal} {
 		j := decode(&nats.Msg{Header: nats.Header{"workerd-priority": {wish}}}, metadata(), SourceConfig{MaxMessage: 1, Priority: job.Normal})
 		if j.Invalid != nil || j.Priority != want {
 			t.Errorf("%q: priority %s, invalid %v, want %s", wish, j.Priority, j.Invalid, want)

@@ -170,11 +170,12 @@ func (c *Conn) note(p Permission) {
 		return
 	}
 	level, hint := slog.LevelError, "`workerd nats-permissions` prints what to permit"
-	switch {
-	case p.Need == Creates:
+	switch p.Need {
+	case Creates:
 		level, hint = slog.LevelInfo, "no harm while it exists"
-	case p.Need == Useful:
+	case Useful:
 		level = slog.LevelWarn
+	default: // without it nothing works
 	}
 	c.log.Log(c.life, level, "a permission is missing", "problem", p.sentence(), "hint", hint)
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -175,7 +174,8 @@ func (s *stage) feed(ctx context.Context, subject, prefix string, perSecond int)
 			for _, a := range acks {
 				select {
 				case <-a.Ok():
-				case <-a.Err():
+				case err := <-a.Err():
+					_ = err // the stream has not taken it
 					delete(sent, a.Msg().Header.Get("Nats-Msg-Id"))
 				}
 			}
@@ -219,11 +219,6 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// stop drains workerd.
-func (s *stage) stop() error {
-	return s.worker.Process.Signal(syscall.SIGTERM)
 }
 
 var errBooks = errors.New("the books do not balance")
