@@ -141,6 +141,7 @@ func TestWish_lowersAlwaysAndRaisesOnlyIfTrusted(t *testing.T) {
 				synctest.Wait()
 			}
 			time.Sleep(10 * time.Second)
+			synctest.Wait()
 			if got := strings.Join(w.handler.order, " "); got != c.want {
 				t.Errorf("wish %s, trusted %v: order is %s, want %s", c.wish, c.trust, got, c.want)
 			}
