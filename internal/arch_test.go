@@ -54,6 +54,7 @@ func layers() map[string][]string {
 		"internal/pool":     {"internal/job", "internal/bulkhead", "internal/shed", "internal/retry", "internal/valve"}, // of valve its Config
 		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/limiter", "internal/target", "internal/fallback", "internal/cache"},
 		"internal/fallback": {"internal/job"},
+		"internal/result":   {"internal/job", "internal/pool", "internal/queue", "internal/oneline"},
 		"internal/cache":    {"internal/job"},
 		"internal/queue":    {"internal/codel", "internal/job", "internal/secret"},
 		"internal/dlq":      {"internal/job", "internal/secret", "internal/queue"},

@@ -26,6 +26,7 @@ import (
 	"github.com/workerd/workerd/internal/pipeline"
 	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/result"
 	"github.com/workerd/workerd/internal/retry"
 	"github.com/workerd/workerd/internal/target"
 	"github.com/workerd/workerd/internal/target/httptarget"
@@ -126,6 +127,9 @@ func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 		),
 		Report: a.observer.report,
 	}
+	if len(cfg.Results.Subjects) > 0 {
+		deps.Results = result.New(a.conn, cfg.Results)
+	}
 	var used []job.Priority
 	for priority := range job.Priority(job.Priorities) {
 		if !cfg.Uses(priority) {
@@ -159,7 +163,7 @@ func coreConfig(cfg pool.Config, priority job.Priority) queue.CoreConfig {
 
 func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipeline {
 	return pipeline.New(pipeline.Config{
-		Pool: name, Target: l.name, Timeout: l.cfg.Timeout, Keep: int(a.cfg.Cache.MaxEntry), JobTimeout: cfg.JobTimeout,
+		Pool: name, Target: l.name, Timeout: l.cfg.Timeout, Keep: int(a.cfg.Cache.MaxEntry), KeepResult: keptForResults(cfg), JobTimeout: cfg.JobTimeout,
 		Rules: Rules(cfg),
 	}, pipeline.Deps{
 		Target: l.target, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry,

@@ -75,6 +75,14 @@ func (a *App) steps() map[string][]fallback.Kind {
 	return kinds
 }
 
+// keptForResults is how many bytes of a reply a result can have.
+func keptForResults(cfg pool.Config) int {
+	if len(cfg.Results.Subjects) == 0 {
+		return 0
+	}
+	return int(cfg.Results.MaxBody)
+}
+
 // parker publishes jobs as dead letters are, to other subjects.
 func parker(store *dlq.Store) func(context.Context, string, pipeline.Job, job.Outcome) error {
 	return func(ctx context.Context, subject string, j pipeline.Job, why job.Outcome) error {

@@ -151,6 +151,9 @@ func (o *observer) log(r pool.Report) {
 	if r.Outcome.Source != "" && r.Outcome.Source != job.Primary {
 		attrs = append(attrs, slog.String("done_by", string(r.Outcome.Source)))
 	}
+	if r.Answer != "" {
+		attrs = append(attrs, slog.String("result", string(r.Answer)))
+	}
 	if r.Outcome.Last.Status != 0 {
 		attrs = append(attrs, slog.Int("status", r.Outcome.Last.Status))
 	}
@@ -186,7 +189,7 @@ func levelOf(out job.Outcome) slog.Level {
 	case job.DeadLetter, job.Drop:
 		return slog.LevelWarn
 	case job.Defer:
-		if out.Reason == job.NoDLQ {
+		if out.Reason == job.NoDLQ || out.Reason == job.NoResult {
 			return slog.LevelError
 		}
 	case job.Done, job.Release, job.Park:

@@ -25,6 +25,7 @@ func (l *loader) check() {
 	l.checkTargetsOfPools()
 	l.checkUnusedTargets()
 	l.checkFallbacks()
+	l.checkResults()
 	l.checkConsumers()
 	l.checkFilters()
 	l.checkDeadLetters()

@@ -54,6 +54,8 @@ const (
 	CodeCalls Code = "WD2007"
 	// CodeOpenAdmin: the admin listener is reachable from outside, without a token.
 	CodeOpenAdmin Code = "WD2009"
+	// CodeNoResult: jobs are done by a reply that nobody gets.
+	CodeNoResult Code = "WD2013"
 	// CodeStreamAge: the stream drops jobs that are still being retried.
 	CodeStreamAge Code = "WD2011"
 )

@@ -37,6 +37,9 @@ const (
 	HeaderPriority = "Workerd-Priority"
 	// HeaderIdempotencyKey replaces the default idempotency key.
 	HeaderIdempotencyKey = "Workerd-Idempotency-Key"
+	// HeaderReplyTo is the subject to which the result is published, if the
+	// pool allows it.
+	HeaderReplyTo = "Workerd-Reply-To"
 )
 
 // Headers workerd sends to a target with each call.
@@ -51,6 +54,23 @@ const (
 	// HeaderDisposition is read from a target's response: ack, retry, dead or
 	// drop. It overrides what the status says.
 	HeaderDisposition = "Workerd-Disposition"
+)
+
+// Headers of a result, beside [HeaderJobID].
+const (
+	// HeaderOutcome is what became of the job: ok, dead or dropped.
+	HeaderOutcome = "Workerd-Outcome"
+	// HeaderSource says who did it, see [Source].
+	HeaderSource = "Workerd-Source"
+	// HeaderReason is the [Reason], HeaderError the same for people.
+	HeaderReason = "Workerd-Reason"
+	HeaderError  = "Workerd-Error"
+	// HeaderStatus of the last call, 0 if there was none.
+	HeaderStatus = "Workerd-Status"
+	// HeaderAgeSeconds of a reply from the cache.
+	HeaderAgeSeconds = "Workerd-Age-Seconds"
+	// HeaderOmitted says why the reply's body is left out.
+	HeaderOmitted = "Workerd-Omitted"
 )
 
 // Headers of a dead letter, beside the job's own ones.

@@ -82,6 +82,7 @@ const (
 	Released    Reason = "released"
 	LeaseLost   Reason = "lease_lost"
 	NoDLQ       Reason = "dead_letter_unavailable"
+	NoResult    Reason = "result_unavailable"
 )
 
 // Reasons lists every Reason, so that each of their series exists from the start.
@@ -89,7 +90,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Status2xx, Status3xx, Status4xx, Status5xx, StatusThrottled, TimedOut, Connect, Reset, DNS, TLS,
 		Protocol, ResponseSize, Disposition, BadRequest, Decode, Expired, MaxAttempts, MaxAge, MaxDeferrals,
-		Poison, PanicReason, Dropped, Shed, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Degraded, Interrupted, Released, LeaseLost, NoDLQ,
+		Poison, PanicReason, Dropped, Shed, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Degraded, Interrupted, Released, LeaseLost, NoDLQ, NoResult,
 	}
 }
 

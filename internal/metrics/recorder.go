@@ -105,11 +105,15 @@ type poolSeries struct {
 	duration                              [numActions]prometheus.Observer
 	age, wait                             prometheus.Observer
 	retried, deferred, dead               map[string]prometheus.Counter
+	results                               map[pool.Answer]prometheus.Counter
 	ackErrors, leaseLost, panics, dlqFail prometheus.Counter
 }
 
 func (s *poolSeries) job(r *pool.Report) {
 	out := &r.Outcome
+	if c, ok := s.results[r.Answer]; ok {
+		c.Inc()
+	}
 	s.completed[out.Action].Inc()
 	s.wait.Observe(seconds(r.Waited))
 	if out.Reason == job.Shed {

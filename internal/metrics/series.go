@@ -7,12 +7,13 @@ import (
 	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/pipeline"
+	"github.com/workerd/workerd/internal/pool"
 )
 
 // poolVecs are the metrics that hooks of a pool feed.
 type poolVecs struct {
 	completed, retried, deferred, dead    *prometheus.CounterVec
-	shed                                  *prometheus.CounterVec
+	shed, results                         *prometheus.CounterVec
 	duration, age, wait                   *prometheus.HistogramVec
 	ackErrors, leaseLost, panics, dlqFail *prometheus.CounterVec
 }
@@ -30,6 +31,7 @@ func newPoolVecs() poolVecs {
 		deferred:  counters("jobs_deferred_total", "Jobs given back without being charged for it; outcomes deferred and released.", "reason"),
 		dead:      counters("jobs_dead_lettered_total", "Jobs stored as dead letters; outcome dead.", "reason"),
 		shed:      counters("shed_jobs_total", "Jobs dropped or dead-lettered because they were late and their priority had no room.", "priority"),
+		results:   counters("results_total", "Results of jobs that named whom to tell, by what became of them.", "result"),
 		duration: histograms("job_duration_seconds", "Time a job took in this process from its permit to its outcome, waits between calls included. Jobs that made a call.",
 			durationBuckets(), "outcome"),
 		age:       histograms("job_queue_age_seconds", "Age of a job at its start, from publication. Jobs that made a call.", ageBuckets()),
@@ -43,7 +45,7 @@ func newPoolVecs() poolVecs {
 
 func (v poolVecs) all() []prometheus.Collector {
 	return []prometheus.Collector{
-		v.completed, v.retried, v.deferred, v.dead, v.shed, v.duration, v.age, v.wait, v.ackErrors, v.leaseLost, v.panics, v.dlqFail,
+		v.completed, v.retried, v.deferred, v.dead, v.shed, v.results, v.duration, v.age, v.wait, v.ackErrors, v.leaseLost, v.panics, v.dlqFail,
 	}
 }
 
@@ -57,6 +59,10 @@ func (v poolVecs) series(name string) *poolSeries {
 
 		ackErrors: v.ackErrors.WithLabelValues(name), leaseLost: v.leaseLost.WithLabelValues(name),
 		panics: v.panics.WithLabelValues(name), dlqFail: v.dlqFail.WithLabelValues(name),
+	}
+	s.results = make(map[pool.Answer]prometheus.Counter)
+	for _, a := range pool.Answers() {
+		s.results[a] = v.results.WithLabelValues(name, string(a))
 	}
 	for p := range s.shed {
 		s.shed[p] = v.shed.WithLabelValues(name, job.Priority(p).String())

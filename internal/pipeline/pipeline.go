@@ -42,8 +42,10 @@ type Config struct {
 	JobTimeout time.Duration
 	// Rules by which an attempt is judged.
 	Rules Rules
-	// Keep is how many bytes of the target's answers are wanted, if any are.
-	Keep int
+	// Keep is how many bytes of the target's answers the cache wants, if there
+	// is a step for it; KeepResult how many are wanted of any answer to a job that
+	// names somebody to be told. 0: none.
+	Keep, KeepResult int
 }
 
 // Try is one call to the target, for whoever watches.
@@ -203,18 +205,21 @@ func (a *attempt) call(ctx context.Context, l *Lane, n int) (r job.Result) {
 	call, cancel := context.WithTimeoutCause(ctx, l.Timeout, job.ErrTryTimeout)
 	defer cancel()
 	r = l.Target.Call(call, target.Request{
-		Job: a.job, Pool: a.p.cfg.Pool, Attempt: a.before.Attempts + 1, Try: n, Timeout: l.Timeout, Keep: a.p.keep(),
+		Job: a.job, Pool: a.p.cfg.Pool, Attempt: a.before.Attempts + 1, Try: n, Timeout: l.Timeout, Keep: a.keep(l),
 	})
 	r.RetryAfter = spread(r.RetryAfter, rand.Float64())
 	return r
 }
 
 // keep is how much of an answer is wanted.
-func (p *Pipeline) keep() int {
-	if p.cached == nil {
-		return 0
+func (a *attempt) keep(l *Lane) (n int) {
+	if a.p.cached != nil && l == a.p.primary {
+		n = a.p.cfg.Keep
 	}
-	return p.cfg.Keep
+	if most := a.p.cfg.KeepResult; most > n && a.job.Header.Get(job.HeaderReplyTo) != "" {
+		n = most
+	}
+	return n
 }
 
 // enter takes a seat of the limiter and a permit of the breaker, or says who

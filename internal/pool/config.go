@@ -54,6 +54,8 @@ type Config struct {
 	// Valve pauses the pool when too many of its last jobs became dead letters
 	// because the target says they can never succeed.
 	Valve valve.Config `yaml:"valve"`
+	// Results says to whom the results of jobs may be sent.
+	Results Results `yaml:"results"`
 	// OnExpired: dead_letter or drop a job whose deadline passed before it
 	// could start. Default: dead_letter.
 	OnExpired string `yaml:"on_expired"`
@@ -107,6 +109,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&r.MaxDeferrals, 1000)
 	setDefault(&r.MaxCrashes, 3)
 	c.Valve = c.Valve.WithDefaults()
+	c.Results = c.Results.WithDefaults()
 	return c
 }
 
@@ -154,6 +157,7 @@ func (c Config) Validate(problem func(field, message string)) {
 	report("redelivery.max_age", outside(r.MaxAge, time.Second, 365*24*time.Hour))
 	report("redelivery.max_deferrals", outside(r.MaxDeferrals, 1, 1_000_000))
 	report("redelivery.max_crashes", outside(r.MaxCrashes, 1, 100))
+	c.Results.Validate(func(field, message string) { problem("results."+field, message) })
 	c.Valve.Validate(func(field, message string) { problem("valve."+field, message) })
 }
 

@@ -24,6 +24,7 @@ type held struct {
 	counted bool      // among the running
 	waited  time.Duration
 	took    time.Duration
+	answer  Answer // what became of its result
 }
 
 // one takes a delivery from arrival to its end.
@@ -33,7 +34,7 @@ func (p *Pool) one(h *held) {
 	h.cancel(nil)
 	p.forget(h)
 	p.regulate(time.Now())
-	report := Report{Pool: p.name, Job: h.Job(), Priority: h.priority, Outcome: out, Received: h.received, Waited: h.waited, Took: h.took, SettleErr: err}
+	report := Report{Pool: p.name, Job: h.Job(), Priority: h.priority, Outcome: out, Answer: h.answer, Received: h.received, Waited: h.waited, Took: h.took, SettleErr: err}
 	if !h.started.IsZero() {
 		report.Age = max(0, h.started.Sub(h.Job().Enqueued))
 	}

@@ -110,6 +110,8 @@ type Report struct {
 	Pool    string
 	Job     *job.Job
 	Outcome job.Outcome
+	// Answer is what became of the result, "" if the job wants none.
+	Answer Answer
 	// Priority of the source the job came from.
 	Priority job.Priority
 	// Received is when the delivery came.
@@ -122,13 +124,15 @@ type Report struct {
 	SettleErr error
 }
 
-// Deps are a pool's collaborators. All are required.
+// Deps are a pool's collaborators. All but Results are required.
 type Deps struct {
 	// Sources by priority; nil for a priority the pool does not use.
 	Sources     [job.Priorities]Source
 	Handler     Handler
 	DeadLetters DeadLetters
 	Ledger      Ledger
+	// Results are sent to whom the jobs name. Nil: nobody is told.
+	Results Sender
 	// Gates must all let a job through. At least one.
 	Gates  []Gate
 	Shares shed.Shares

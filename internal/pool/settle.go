@@ -15,12 +15,13 @@ const deadLetterPatience = 10 * time.Second
 // deadLetterAgain is when a job comes again whose dead letter could not be stored.
 const deadLetterAgain = 30 * time.Second
 
-// settle carries an outcome out: the dead letter first, then the broker. It
+// settle carries an outcome out: the dead letter first, then the result, then the broker. It
 // returns the outcome as it really was.
 func (p *Pool) settle(h *held, out job.Outcome) (job.Outcome, error) {
 	if out.Action == job.DeadLetter {
 		out = p.bury(h, out)
 	}
+	out, h.answer = p.answer(h, out)
 	verb, after := verbOf(out)
 	if verb == job.Nak { // the next delivery will read it
 		p.note(h, out)

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 )
 
 // TestFallback_anotherTargetDoesTheJobsOfAnOutage: while the target is down its
@@ -52,5 +54,47 @@ func TestFallback_anotherTargetDoesTheJobsOfAnOutage(t *testing.T) {
 	})
 	if state := w.metric("workerd_breaker_state", `target="mail"`, `state="closed"`); state != 1 {
 		t.Error("all jobs go to the target, but its breaker is not closed")
+	}
+}
+
+// TestResults_thePublisherIsToldHowItsJobEnded, and nobody else is.
+func TestResults_thePublisherIsToldHowItsJobEnded(t *testing.T) {
+	n := startNATS(t)
+	target := startDownstream(t, func(r *http.Request) int {
+		if r.Header.Get("Workerd-Job-Id") == "bad" {
+			return http.StatusUnprocessableEntity
+		}
+		return http.StatusCreated
+	})
+	c := connect(t, n)
+	w := startWorker(t, configure(n, 10*time.Second, lane{name: "mail", url: target.url, pool: "subjects: {normal: [jobs.mail.>]}, results: {subjects: [_INBOX.>]}"}))
+	inbox := c.nc.NewRespInbox()
+	sub, err := c.nc.SubscribeSync(inbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, to := range map[string]string{"good": inbox, "bad": inbox, "spy": "jobs.mail.again"} {
+		m := &nats.Msg{Subject: "jobs.mail.x", Header: nats.Header{"Nats-Msg-Id": {id}, "Workerd-Reply-To": {to}}, Data: []byte(id)}
+		if _, err := c.js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]string{"good": "ok 201 primary", "bad": "dead 422 "}
+	for range want {
+		m, err := sub.NextMsg(30 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := m.Header.Get("Workerd-Outcome") + " " + m.Header.Get("Workerd-Status") + " " + m.Header.Get("Workerd-Source")
+		if id := m.Header.Get("Workerd-Job-Id"); got != want[id] {
+			t.Errorf("%s: %q, want %q", id, got, want[id])
+		}
+	}
+	c.awaitEmpty(30 * time.Second)
+	await(t, 10*time.Second, "the third is counted", func() bool {
+		return w.metric("workerd_results_total", `result="refused"`) == 1 && w.metric("workerd_results_total", `result="sent"`) == 2
+	})
+	if b := target.books(); b.total != 3 {
+		t.Errorf("%d calls, want 3: a result has become a job", b.total)
 	}
 }
