@@ -9,17 +9,36 @@
 // conformance test asks of both.
 //
 // A scenario is made from a seed: pools, priorities, payloads, arrivals, how
-// the downstream behaves, and a schedule of faults. Brokers are restarted,
-// connections cut, or left half open; consumers are deleted; replicas crash,
-// and drain. Then everything is healed, and the checkers look at the books:
-// every acknowledged job was done or is a dead letter, one at most; no more
-// calls ran at once than allowed; what was done twice has a fault that
-// explains it; the stream is empty and no goroutine is left.
+// the downstream behaves, and a schedule of faults. Brokers are restarted or
+// killed, connections cut, or left half open; consumers are deleted; replicas
+// crash, at points of their choice too, and drain. Then everything is healed,
+// and the checkers look at the books:
+//
+//	I1  every acknowledged job was done, is a dead letter, or was dropped by a policy    checkEnds
+//	I2  no ack before the end of the call                                                checkEnds
+//	I3  what is called was published, byte for byte                                      door.Call, checkEnds
+//	I4  attempts as many as allowed, and not before their time                           checkAttempts, checkSpacing
+//	I5  no more at once than allowed                                                     lane.check, balance
+//	I6  the breaker: waits, probes, no call while it is open                             checkBreaker
+//	I7  no call begins after the job's deadline                                          door.Call
+//	I8  nobody starts while somebody more important waits, but in turn                   checkOrder
+//	I9  signs of life in time; a lease is lost for a reason only                         pulse.beat, checkLeases
+//	I10 nothing starts in a drain, and it ends in time                                   checkDrains, replica.drain
+//	I11 received is settled and in hand, at every look                                   balance
+//	I12 one dead letter, which is the job, with none of its commands                     checkEnds, checkLetter
+//	I13 what was done twice has a fault that explains it                                 explained, twiceBySame
+//	I14 no more in hand than there is room for                                           lane.check
+//	I15 within a priority nobody overtakes                                               checkOrder
+//	I16 the stream is empty some minutes after everything was healed                     heal
+//	I17 no goroutine is left: the bubble would not end                                   synctest
+//
+// Nor may anybody be refused again and again while no time passes. There is no
+// reload in it yet.
 //
 // All choices are hashes of the seed and of what they are about, never draws
 // from a shared source, so that a scenario stays nearly the same when something
 // else changes. It is not the same to the bit: goroutines and the broker's own
 // randomness remain. SIM_LAYER=fake|real runs one of the two, SIM_SEED=n one
 // scenario, SIM_JOBS=n about so many jobs with the model and a tenth of it with the real
-// one.
+// one. SIM_FIRST=n is the seed of the first.
 package sim
