@@ -26,8 +26,13 @@ func (p *Pool) request() {
 }
 
 // promised is what is reserved, and what belongs to jobs on their way here:
-// nobody less important takes it from them. The caller holds mu.
+// nobody less important takes it from them. But while nothing runs and nobody
+// was asked for more, as those in hand fill the room, none of these is kept
+// from going on: nothing else would happen ever after. The caller holds mu.
 func (p *Pool) promised(now time.Time) [job.Priorities]int {
+	if p.requested == [job.Priorities]int{} && p.bulkhead.Stats().InFlight == 0 {
+		return p.reserve
+	}
 	reserve, coming := p.reserve, 0
 	for priority := range reserve {
 		reserve[priority] += coming

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -130,5 +131,22 @@ func TestAllocate_thePromotedHaveAsMuchInHandAsThoseAbove(t *testing.T) {
 	}
 	if a.held[job.Normal] != 5 || a.held[job.Low] != 5 {
 		t.Errorf("in hand are %v, want as many of both", a.held)
+	}
+}
+
+// TestPromised_theOnlyPermitIsNotKeptForJobsNobodyWasAskedFor: while a target
+// recovers the only permit is that of its probe. Kept for jobs in the stream that
+// this pool had no room to ask for, it left those in hand waiting for ever (found
+// by sim).
+func TestPromised_theOnlyPermitIsNotKeptForJobsNobodyWasAskedFor(t *testing.T) {
+	now := time.Now()
+	p := New("p", Config{Concurrency: 20}.WithDefaults(), Deps{})
+	p.limit, p.backlog[job.Critical] = 1, 12
+	if got := p.promised(now); got != [job.Priorities]int{} {
+		t.Errorf("%v are promised, want none", got)
+	}
+	p.requested[job.Critical], p.heard[job.Critical] = 1, now
+	if got := p.promised(now); got != [job.Priorities]int{0, 1, 1, 1} {
+		t.Errorf("%v are promised, want the one that was asked for", got)
 	}
 }
