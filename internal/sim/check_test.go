@@ -25,9 +25,31 @@ func (w *world) heal(ctx context.Context) {
 		}
 		if time.Now().After(deadline) {
 			w.fail("I16: %d jobs are left in the stream long after everything was healed (%v)", left, err)
+			w.tellWhy()
 			return
 		}
 		pause(ctx, time.Second)
+	}
+}
+
+// tellWhy nothing goes on.
+func (w *world) tellWhy() {
+	for _, l := range w.lanes() {
+		if !l.r.gone.Load() {
+			w.note("replica %d pool %d: %+v, breaker %+v", l.r.id, l.n, l.pool.Stats(), l.guard.Stats(time.Now()))
+		}
+	}
+	for _, r := range w.alive() {
+		for _, s := range r.sources {
+			w.note("replica %d: %+v", r.id, s.Stats())
+		}
+	}
+	if f, ok := w.broker.(*fake); ok {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, c := range f.consumers() {
+			w.note("consumer %s: %d fresh, %d again, %d pending, %d waiting, next look %s", c.name, len(c.fresh), len(c.again), len(c.pending), len(c.waiting), c.timerAt.Sub(w.began))
+		}
 	}
 }
 

@@ -55,6 +55,7 @@ func simulate(t *testing.T, l layer) {
 		report(t, scenario(t, l, seed(only)))
 		return
 	}
+	forgetTimers()
 	var total tally
 	want := number(t, "SIM_JOBS", 0) / l.costs()
 	if want == 0 {

@@ -25,6 +25,9 @@ func mutants() []mutant {
 		judge    = "internal/pipeline/judge.go"
 		pipe     = "internal/pipeline/pipeline.go"
 		dlq      = "internal/dlq/dlq.go"
+		brConfig = "internal/breaker/config.go"
+		machine  = "internal/breaker/machine.go"
+		wait     = "internal/pool/wait.go"
 	)
 	return []mutant{
 		{"settle: retry is acked", settle, "return job.Nak, out.After", "return job.Ack, out.After"},
@@ -37,7 +40,7 @@ func mutants() []mutant {
 		{"settle: what is given back counts as finished", delivery, "v == job.Ack || v == job.Term)", "v == job.Ack || v == job.Term || v == job.Nak)"},
 		{"lease: a job in hand is run again", recent, "if first, ok := r.held[id]; ok {", "if first, ok := r.held[id]; ok && first == nil {"},
 		{"lease: signs of life come too late", job, "AckWait()/3:", "AckWait()*3:"},
-		{"lease: a stale nak is sent", settler, "case p.fenced && now.After(p.d.LeaseUntil()),", "case p.fenced && now.Before(time.Time{}),"},
+		{"lease: a stale nak is sent", settler, "case p.fenced && now.After(p.l.LeaseUntil()),", "case p.fenced && now.Before(time.Time{}),"},
 		{"pull: what was given up is not asked for again", book, "b.wanted += b.out\n", "b.wanted += 0\n"},
 		{"pull: credit that came back is lost", puller, "if n := p.book.returned(left); n > 0 {\n\t\t\tp.to.Returned(n)", "if n := p.book.returned(left); n < 0 {\n\t\t\tp.to.Returned(n)"},
 		{"pull: the server counts deliveries", ensure, "MaxDeliver:    -1,", "MaxDeliver:    2,"},
@@ -47,10 +50,10 @@ func mutants() []mutant {
 		{"decode: the payload is cut", decode, "Payload:    m.Data,", "Payload:    m.Data[:len(m.Data)-1],"},
 		{"conn: sends what is stale after a reconnect", conn, "nats.ReconnectBufSize(-1),", "nats.ReconnectBufSize(1<<20),"},
 		{"pool: one more than allowed", pool, "bulkhead: bulkhead.New(cfg.Concurrency),\n\t\tdraining: make(chan struct{}),\n\t\treleased: make(chan struct{}),\n\t\trearm:    make(chan struct{}, 1),\n\t\theld:     make(map[*held]struct{}),\n\t\tlimit:    cfg.Concurrency,", "bulkhead: bulkhead.New(cfg.Concurrency + 1),\n\t\tdraining: make(chan struct{}),\n\t\treleased: make(chan struct{}),\n\t\trearm:    make(chan struct{}, 1),\n\t\theld:     make(map[*held]struct{}),\n\t\tlimit:    cfg.Concurrency,"},
-		{"pool: a permit is not returned", job, "\t\t\tp.bulkhead.Release()\n", "\n"},
+		{"pool: a permit is not returned", job, "p.bulkhead.Release()\n\t\t\treturn out", "return out"},
 		{"pool: a delivery keeps its request", intake, "p.requested[i.priority] = max(0, p.requested[i.priority]-1)", "p.requested[i.priority] = max(0, p.requested[i.priority])"},
 		{"pool: what has ended is still counted", job, "p.count[h.priority]--", "p.count[h.priority] += 0"},
-		{"pool: unstarted jobs count as done", job, "return job.Outcome{Action: job.Release, Reason: job.Released}\n", "return job.Outcome{Action: job.Done, Reason: job.Released}\n"},
+		{"pool: unstarted jobs count as done", wait, "return job.Outcome{Action: job.Release, Reason: job.Released}\n", "return job.Outcome{Action: job.Done, Reason: job.Released}\n"},
 		{"drain: interrupted jobs count as done", judge, "return job.Outcome{Action: job.Release, Reason: job.Interrupted, Err: a.Cause}", "return job.Outcome{Action: job.Done, Reason: job.Interrupted, Err: a.Cause}"},
 		{"drain: jobs start while draining", pool, "p.setLimit(0)", "p.setLimit(p.limit)"},
 		{"judge: a failure is a success", judge, "case last.Class == job.Success:", "case last.Class == job.Success || last.Class == job.Failure:"},
@@ -61,7 +64,17 @@ func mutants() []mutant {
 		{"ledger: nothing is written down", ledger, "case job.Retry, job.Defer:\n\t\tp.deps.Ledger.Save(ctx, h.Job(), after(h.record, out, h.marked))", "case job.Retry, job.Defer:"},
 		{"dead letter: not stored", settle, "if out.Action == job.DeadLetter {", "if out.Action == job.Park {"},
 		{"dead letter: an error is ignored", settle, "h.Job(), out, h.record); err != nil {", "h.Job(), out, h.record); err != nil && ctx == nil {"},
-		{"dead letter: stored without its id", dlq, "jetstream.WithMsgID(dedupeID(j)), ", ""},
+		{"dead letter: stored without its id", dlq, "jetstream.WithMsgID(id), ", ""},
 		{"pipeline: a panic counts as done", pipe, "out = a.judge(time.Now())\n\t\t}", "out = job.Outcome{Action: job.Done}\n\t\t}"},
+		{"dead letter: the job's commands are kept", dlq, `case strings.HasPrefix(lower, "nats-"):`, `case strings.HasPrefix(lower, "nats--"):`},
+		{"pipeline: calls begin after the deadline", pipe, "if n > 1 && !a.job.Deadline.IsZero()", "if n > 1_000 && !a.job.Deadline.IsZero()"},
+		{"drain: a job starts after its mark", job, "if p.isDraining() {", "if p.isDraining() && h == nil {"},
+		{"pool: who is refused passes the permit on", job, "p.bulkhead.Yield()", "p.bulkhead.Release()"},
+		{"pool: the least important goes first", wait, "p.acquire(ctx, rank, until)", "p.acquire(ctx, 3-rank, until)"},
+		{"lease: no sign of life while waiting", job, "case now.Sub(last) >= p.deps.Sources[h.priority].AckWait()/3:", "case now.Sub(last) >= p.deps.Sources[h.priority].AckWait()/3 && !h.started.IsZero():"},
+		{"breaker: half open admits two", brConfig, "setDefault(&c.HalfOpenConcurrent, 1)", "setDefault(&c.HalfOpenConcurrent, 2)"},
+		{"breaker: one good probe is enough", brConfig, "setDefault(&c.HalfOpenCalls, 3)", "setDefault(&c.HalfOpenCalls, 1)"},
+		{"breaker: jitter makes it longer", machine, "return wait - time.Duration(m.OpenJitter", "return wait + time.Duration(m.OpenJitter"},
+		{"breaker: does not open", machine, "case consecutive >= m.consecutive:", "case consecutive >= 100*m.consecutive:"},
 	}
 }
