@@ -50,7 +50,7 @@ type Bulkhead struct {
 	reserve  [priorities]int // permits to keep free of each priority; never falling
 	// Whenever mu is free, somebody waits only if nothing is free for his
 	// priority. Since as much or less is reserved from the more important, who
-	// finds a free permit may take it without a look at the waiting.
+	// finds a free permit gets ahead of nobody but the less important.
 	waiting [priorities]queue
 
 	contested int             // permits in a row that went past a lower priority
@@ -80,15 +80,38 @@ func (b *Bulkhead) Acquire(ctx context.Context, priority int) error {
 		return context.Cause(ctx)
 	}
 	b.mu.Lock()
-	if b.free(priority) {
+	if b.uncontested(priority) {
 		b.inFlight++
 		b.mu.Unlock()
 		return nil
 	}
-	w := &waiter{granted: make(chan struct{})}
-	b.waiting[priority].push(w)
+	w := b.join(priority)
 	b.mu.Unlock()
 	return b.await(ctx, priority, w)
+}
+
+// join puts somebody in line. A permit that is free may go to him, or be the
+// turn of somebody less important: also who has just come must not get past
+// those for ever. The caller holds mu.
+func (b *Bulkhead) join(priority int) *waiter {
+	w := &waiter{granted: make(chan struct{})}
+	b.waiting[priority].push(w)
+	b.grant()
+	return w
+}
+
+// uncontested tells whether a permit is free that nobody waits for. The caller
+// holds mu.
+func (b *Bulkhead) uncontested(priority int) bool {
+	if !b.free(priority) {
+		return false
+	}
+	for p := priority + 1; p < priorities; p++ {
+		if b.waiting[p].first != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // await waits until w has a permit or ctx ends.
@@ -126,16 +149,28 @@ func (b *Bulkhead) leave(priority int, w *waiter) {
 }
 
 // TryAcquire takes a permit if one is free for the priority, and reports
-// whether it did. Then nobody of that or a higher one waits. A priority that is not 0 to 3 panics.
+// whether it did. Then nobody of that or a higher one waits. It is false, too,
+// when it is the turn of somebody less important. A priority that is not 0 to 3
+// panics.
 func (b *Bulkhead) TryAcquire(priority int) bool {
 	mustBePriority(priority)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.free(priority) {
+	switch {
+	case b.uncontested(priority):
+		b.inFlight++
+		return true
+	case !b.free(priority):
 		return false
 	}
-	b.inFlight++
-	return true
+	w := b.join(priority)
+	select {
+	case <-w.granted:
+		return true
+	default:
+		b.waiting[priority].remove(w)
+		return false
+	}
 }
 
 // free tells whether a priority may start. The caller holds mu.

@@ -98,6 +98,13 @@ func (s *stream) Run(ctx context.Context, to job.Receiver) {
 	}
 }
 
+// given is how many deliveries there were.
+func (s *stream) given() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.delivered
+}
+
 func (s *stream) count(verb string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

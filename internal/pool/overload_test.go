@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,11 +70,14 @@ func (o overload) run(t *testing.T) (r result) {
 		})
 		began := time.Now()
 		warm := o.lasts / 5
+		var mu sync.Mutex // guards worked and r until all have ended
 		var worked time.Duration
 		w.onReport = func(rep pool.Report) {
 			if rep.Received.Sub(began) < warm {
 				return
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			worked += rep.Took
 			p := rep.Job.Priority
 			r.done[p]++
@@ -102,7 +106,9 @@ func (o overload) run(t *testing.T) (r result) {
 			streams[first].publish(j)
 			next[first] = next[first].Add(time.Duration(rng.ExpFloat64() / (perSecond * o.offered[first]) * float64(time.Second)))
 		}
+		mu.Lock()
 		r.goodput = worked.Seconds() / (o.lasts - warm).Seconds() / float64(o.concurrency)
+		mu.Unlock()
 		w.stop()
 		w.settledOnce()
 	})

@@ -447,13 +447,13 @@ func TestPriorities_lowTakesWhatHighDoesNotNeedAndHighGoesFirst(t *testing.T) {
 		for i := range 200 {
 			high.publish(&job.Job{ID: fmt.Sprint("h-", i), Stream: "H", Sequence: uint64(i + 1), Priority: job.High, Deliveries: 1, Enqueued: time.Now()})
 		}
-		before := low.delivered
+		before := low.given()
 		time.Sleep(24 * time.Second)
 		synctest.Wait()
-		if got := high.delivered; got != 200 {
+		if got := high.given(); got != 200 {
 			t.Errorf("%d high jobs started within 24 s, want all 200", got)
 		}
-		if got := low.delivered - before; got < 8 || got > 40 {
+		if got := low.given() - before; got < 8 || got > 40 {
 			t.Errorf("%d low jobs started meanwhile, want about one in twenty", got)
 		}
 		w.stop()
