@@ -36,7 +36,7 @@ type Conn struct {
 	log     *slog.Logger
 	settler *settler
 
-	ensuring sync.Mutex // held while a stream is looked up and created
+	ensuring chan struct{} // has an element while a stream is looked up and created
 
 	life   context.Context // ends with Close
 	end    context.CancelFunc
@@ -58,7 +58,7 @@ type Conn struct {
 // malformed addresses. With more, for example [nats.InProcessServer], it can be
 // said in another way how to get there.
 func Dial(cfg Config, log *slog.Logger, more ...nats.Option) (*Conn, error) {
-	c := &Conn{cfg: cfg, log: log, changed: make(chan struct{}), streams: map[string]streamState{}, once: map[string]bool{}}
+	c := &Conn{cfg: cfg, log: log, changed: make(chan struct{}), ensuring: make(chan struct{}, 1), streams: map[string]streamState{}, once: map[string]bool{}}
 	c.denied.missing = map[string]denial{}
 	c.life, c.end = context.WithCancel(context.Background())
 	opts, err := c.options(cfg)

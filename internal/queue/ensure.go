@@ -18,8 +18,12 @@ func (c *Conn) EnsureStream(ctx context.Context, name string, cfg StreamConfig) 
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	// Several consumers may find their stream missing at once; one creates it.
-	c.ensuring.Lock()
-	defer c.ensuring.Unlock()
+	select {
+	case c.ensuring <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("stream %s: somebody else looks for it: %w", name, context.Cause(ctx))
+	}
+	defer func() { <-c.ensuring }()
 	s, err := c.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = c.js.CreateStream(ctx, streamConfig(name, cfg))
