@@ -32,6 +32,7 @@ func (b *busy) Handle(ctx context.Context, j *job.Job, before job.Record, draini
 	}
 	b.l.mu.Lock()
 	b.l.refused[out.Reason]++
+	b.l.refusals = append(b.l.refusals, time.Now())
 	b.l.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -28,6 +28,7 @@ type lane struct {
 	starts   []start
 	most     int // jobs in hand
 	refused  map[job.Reason]int
+	refusals []time.Time
 	again    int // calls that were not the first of their attempt
 }
 

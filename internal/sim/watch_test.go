@@ -114,10 +114,18 @@ func (l *lane) checkOrder() {
 				l.r.w.fail("I15: %s overtook %s", b.id, a.id)
 			}
 		}
-		if below > 2+all/(turns/2) { // jobs that were refused and parked took turns too
+		all += between(l.refusals, a.received, a.started) // they took turns too
+		if below > 2+all/(turns/2) {
 			l.r.w.fail("I8: %d of %d jobs that started while %s (%s) waited are less important", below, all, a.id, a.priority)
 		}
 	}
+}
+
+// between counts the instants in a time.
+func between(at []time.Time, from, to time.Time) int {
+	first, _ := slices.BinarySearchFunc(at, from, time.Time.Compare)
+	last, _ := slices.BinarySearchFunc(at, to.Add(1), time.Time.Compare)
+	return last - first
 }
 
 // checkBreaker is I6: the breaker did what a breaker of its configuration does,
