@@ -156,6 +156,15 @@ func (b *broker) kill() {
 	b.cmd = nil
 }
 
+// end stops the broker as an operator does.
+func (b *broker) end() {
+	_ = b.hold.Close()
+	timer := time.AfterFunc(20*time.Second, func() { _ = b.cmd.Process.Kill() })
+	_ = b.cmd.Wait()
+	timer.Stop()
+	b.cmd = nil
+}
+
 func (b *broker) signal(sig syscall.Signal) error { return b.cmd.Process.Signal(sig) }
 
 func (b *broker) running() bool { return b.cmd != nil }

@@ -49,10 +49,10 @@ func (w *world) measure(r *result, b *books) {
 	for _, f := range b.Faults {
 		switch {
 		case f.Kind == "workerd SIGKILL":
-			rescued = append(rescued, next(calls, f, b.Faults)...)
+			rescued = append(rescued, next(b.Seed, calls, f)...)
 		case strings.HasPrefix(f.Kind, "workerd SIGTERM"):
-			back = append(back, next(calls, f, b.Faults)...)
-		case f.Kind == "broker SIGKILL":
+			back = append(back, next(b.Seed, calls, f)...)
+		case f.Kind == "broker SIGKILL" || f.Kind == "broker SIGKILL, leader":
 			if d, ok := firstAfter(b.Calls, f.Ended); ok {
 				resumed = append(resumed, d)
 			}
@@ -61,6 +61,12 @@ func (w *world) measure(r *result, b *books) {
 	figures(r, "rescue after SIGKILL", rescued)
 	figures(r, "hand-back on SIGTERM", back)
 	figures(r, "resume after broker kill", resumed)
+	for name, bound := range w.bounds {
+		bound += r.Figures["harness stall max"] // the machine's part
+		if got, ok := r.Figures[name]; !ok || got > bound {
+			w.problem("%s is %.3f, must be measured and at most %.3f", name, got, bound)
+		}
+	}
 }
 
 func figures(r *result, name string, of []time.Duration) {
@@ -75,9 +81,12 @@ func figures(r *result, name string, of []time.Duration) {
 }
 
 // next is, for the calls that a fault broke off, how long after their end the
-// job was called again. A job that met another fault meanwhile does not count.
-func next(calls map[string][]call, f fault, faults []fault) (waits []time.Duration) {
+// job was called again. Jobs that fail by themselves do not count.
+func next(seed uint64, calls map[string][]call, f fault) (waits []time.Duration) {
 	for _, of := range calls {
+		if !gentle(seed, of[0].ID) {
+			continue
+		}
 		for i, c := range of[:len(of)-1] {
 			broken := c.Replica == f.Whom && c.Status == 0 && c.Began <= f.Ended && c.Ended >= f.Began
 			if broken && of[i+1].Replica != f.Whom {

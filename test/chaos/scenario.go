@@ -22,10 +22,14 @@ type scenario struct {
 	concurrency int // per replica
 	ackWait     time.Duration
 	drain       time.Duration
-	strict      bool // nothing explains a call that is broken off
+	links       bool   // a fault proxy between each replica and the rest
+	dlq         string // keys of the dead-letter stream, if not the usual
+	strict      bool   // nothing explains a call that is broken off
 	load        time.Duration
 	faults      func(ctx context.Context, w *world) error
-	needs       func() error // why it cannot run here; nil: it can anywhere
+	prepare     func(ctx context.Context, w *world) error // before the replicas start
+	bounds      map[string]float64                        // figures and what they must not exceed
+	needs       func() error                              // why it cannot run here; nil: it can anywhere
 }
 
 // result of a scenario.
@@ -149,6 +153,7 @@ func (w *world) stopWorkers(ctx context.Context) {
 func (w *world) account(ctx context.Context, problem error) (*books, error) {
 	b := &books{Scenario: w.name, Seed: w.seed, Strict: w.strict, Limit: w.concurrency, Faults: w.faults}
 	b.Acked, b.Unknown = w.pub.settle(10 * time.Second)
+	b.Acked, b.Unknown = append(b.Acked, w.probes...), append(b.Unknown, w.unknown...)
 	b.Calls = w.down.book()
 	var err error
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)

@@ -205,3 +205,29 @@ func brokerStorm(low, high time.Duration) func(context.Context, *world) error {
 		return nil
 	}
 }
+
+// oneByOne kills one replica after the other, each when the jobs of the one
+// before have been rescued, and then the broker.
+func oneByOne(ctx context.Context, w *world) error {
+	for n := 0; pause(ctx, 500*time.Millisecond); n++ {
+		k := w.workers[n%len(w.workers)]
+		w.killWorker(k)
+		if !pause(ctx, w.ackWait+1500*time.Millisecond) {
+			return nil
+		}
+		if err := k.start(); err != nil {
+			return err
+		}
+		if err := k.ready(ctx, 20*time.Second); err != nil {
+			return err
+		}
+		b, began := w.brokers[0], w.clock()
+		b.kill()
+		if err := b.start(); err != nil {
+			return err
+		}
+		w.did(fault{Kind: "broker SIGKILL", Whom: b.node.Name, Began: began, Ended: w.clock(), Excuses: []string{"*"}, Before: acksFlushed, Wakes: true})
+		pause(ctx, 2*time.Second)
+	}
+	return nil
+}

@@ -18,8 +18,10 @@ type worker struct {
 	dir    string
 	binary string
 	wrap   []string // command that runs it
-	render func(replica string, admin int) string
+	render func(w *worker, replica string) string
 	admin  int
+	up     *link // to the broker; nil: none between
+	down   *link // to the downstream
 
 	mu    sync.Mutex
 	gen   int
@@ -42,7 +44,7 @@ func (w *worker) start() error {
 	w.gen++
 	replica := fmt.Sprintf("%s.%d", w.name, w.gen)
 	file := filepath.Join(w.dir, w.name+".yaml")
-	if err := os.WriteFile(file, []byte(w.render(replica, w.admin)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(w.render(w, replica)), 0o600); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(filepath.Join(w.dir, w.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

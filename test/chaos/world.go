@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,8 @@ type world struct {
 	faults   []fault
 	journal  *os.File
 	problems []string
+	probes   []string // jobs published beside the publisher, taken
+	unknown  []string // and not known to be
 }
 
 func (w *world) clock() time.Duration { return time.Since(w.began) }
@@ -74,9 +77,33 @@ func (w *world) open(ctx context.Context, binary string) (err error) {
 		return err
 	}
 	for i := range w.replicas {
-		w.workers = append(w.workers, &worker{name: fmt.Sprintf("w%d", i+1), dir: w.dir, binary: binary, render: w.render, admin: ports[i]})
+		k := &worker{name: fmt.Sprintf("w%d", i+1), dir: w.dir, binary: binary, render: w.render, admin: ports[i]}
+		w.workers = append(w.workers, k)
+		if w.links {
+			if err := w.interpose(k); err != nil {
+				return err
+			}
+		}
+	}
+	if w.prepare != nil {
+		if err := w.prepare(ctx, w); err != nil {
+			return err
+		}
 	}
 	return w.startWorkers(ctx)
+}
+
+// interpose puts a link between a replica and each of what it talks to.
+func (w *world) interpose(k *worker) (err error) {
+	if k.up, err = newLink(strings.TrimPrefix(w.brokers[0].url(), "nats://")); err != nil {
+		return err
+	}
+	w.undo = append(w.undo, k.up.close)
+	if k.down, err = newLink(w.down.addr); err != nil {
+		return err
+	}
+	w.undo = append(w.undo, k.down.close)
+	return nil
 }
 
 // startBrokers starts those that are down, side by side, as the nodes of a
@@ -124,8 +151,12 @@ func (w *world) connect(ctx context.Context) error {
 }
 
 // render is the configuration of a replica.
-func (w *world) render(replica string, admin int) string {
+func (w *world) render(k *worker, replica string) string {
 	replicas := max(1, w.nodes)
+	urls, target := w.urls(), w.down.addr
+	if k.up != nil {
+		urls, target = "nats://"+k.up.addr(), k.down.addr()
+	}
 	return fmt.Sprintf(`nats: {url: %q}
 targets:
   work: {http: {url: "http://%s/work", headers: {X-Replica: %q}}, timeout: 3s, retry: {initial_backoff: 20ms}}
@@ -138,12 +169,12 @@ pools:
     ack_wait: %s
     max_park: 2s
     redelivery: {max_attempts: 20, initial_backoff: 200ms, max_backoff: 2s, multiplier: 2, max_crashes: 50}
-dlq: {replicas: %d}
+dlq: {%s}
 attempts: {replicas: %d}
 drain: {timeout: %s}
 admin: {listen: "127.0.0.1:%d"}
 log: {format: json}
-`, w.urls(), w.down.addr, replica, w.concurrency, w.ackWait, replicas, replicas, w.drain, admin)
+`, urls, target, replica, w.concurrency, w.ackWait, cmp.Or(w.dlq, fmt.Sprintf("replicas: %d", replicas)), replicas, w.drain, k.admin)
 }
 
 // startWorkers starts those that do not run, and waits until all are ready.
@@ -206,6 +237,14 @@ func (w *world) heal(ctx context.Context) error {
 	for _, b := range w.brokers {
 		if b.running() {
 			_ = b.signal(syscall.SIGCONT)
+		}
+	}
+	for _, k := range w.workers {
+		if k.up != nil {
+			k.up.thaw()
+			k.up.shape(0, 0, 0)
+			k.down.thaw()
+			k.down.shape(0, 0, 0)
 		}
 	}
 	if err := w.startBrokers(); err != nil {
