@@ -82,9 +82,9 @@ func streamDrift(is, want jetstream.StreamConfig) []string {
 // if that is ours to create) when it is absent. It never changes one that
 // exists: its ack_wait becomes ours, other differences are warned of.
 func (p *puller) ensureConsumer(ctx context.Context) error {
+	c, err := p.lookUp(ctx)
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	c, err := p.conn.js.Consumer(ctx, p.cfg.Stream, p.cfg.Consumer)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		if p.cfg.Create == nil {
@@ -100,6 +100,17 @@ func (p *puller) ensureConsumer(ctx context.Context) error {
 		return fmt.Errorf("consumer %s of stream %s: %w", p.cfg.Consumer, p.cfg.Stream, err)
 	}
 	return p.adopt(ctx, c.CachedInfo())
+}
+
+// lookUp asks for the consumer, in vain if the cluster has no leader.
+func (p *puller) lookUp(ctx context.Context) (jetstream.Consumer, error) {
+	patience := lookupTimeout
+	if p.silent >= hasty {
+		patience = apiTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return p.conn.js.Consumer(ctx, p.cfg.Stream, p.cfg.Consumer)
 }
 
 func (p *puller) createConsumer(ctx context.Context) error {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -31,6 +32,12 @@ const (
 	// firstRetry and longestRetry bound the wait after the broker refused a request.
 	firstRetry   = 100 * time.Millisecond
 	longestRetry = 5 * time.Second
+	// lookupTimeout bounds the first questions after the consumer. A cluster
+	// that has no leader yet never answers them, not even once it has one.
+	lookupTimeout = time.Second
+	// hasty is how many of them go unanswered before the next ones get
+	// apiTimeout: the broker may be that slow.
+	hasty = 10
 )
 
 // puller is the state of a running source. Only its goroutine touches it.
@@ -50,6 +57,7 @@ type puller struct {
 	forged     forgeries
 
 	ensured  bool
+	silent   int // questions after the consumer that went unanswered, in a row
 	backoff  time.Duration
 	resumeAt time.Time
 }
@@ -145,6 +153,13 @@ func (p *puller) ensure(ctx context.Context) bool {
 	if err == nil && p.sub == nil {
 		err = p.subscribe()
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		// That was wait enough: whoever asks late resumes late.
+		p.silent++
+		p.report(false, p.conn.explain(err).Error())
+		return false
+	}
+	p.silent = 0
 	if err != nil {
 		p.report(false, p.conn.explain(err).Error())
 		pause := p.nextBackoff()

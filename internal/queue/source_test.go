@@ -399,3 +399,34 @@ func TestSource_saysWhyItIsNotReady(t *testing.T) {
 		k.flush(k.conn)
 	}
 }
+
+// TestSource_aClusterWithoutLeaderIsAskedAgainSoon: it drops the question after
+// the consumer, and found one that had a leader again was asked late, as the
+// last question was still waiting for its answer.
+func TestSource_aClusterWithoutLeaderIsAskedAgainSoon(t *testing.T) {
+	k := newKit(t)
+	questions := make(chan time.Time, 10)
+	nc, _ := k.broker.Connect()
+	// No stream of this name, and nobody who would say so: the server answers
+	// questions of its own domain only.
+	_, err := nc.Subscribe("$JS.far.API.CONSUMER.INFO.JOBS.p-normal", func(*nats.Msg) { questions <- time.Now() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := queue.Dial(queue.Config{URL: k.broker.URL(), JetstreamDomain: "far"}.WithDefaults(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	s := k.source(c, 30*time.Second)
+	stop := run(s, newCatcher())
+	defer stop()
+	s.Request(1)
+	first := <-questions
+	if waited := (<-questions).Sub(first); waited > 4*time.Second {
+		t.Errorf("asked again after %s, want about 1s", waited)
+	}
+}
