@@ -14,7 +14,7 @@ import (
 // all three. Each time it waits until all are there again.
 func clusterStorm(ctx context.Context, w *world) error {
 	r := rand.New(rand.NewPCG(w.seed, 33))
-	for n := 0; pause(ctx, between(r, 200*time.Millisecond, time.Second)); n++ {
+	for n := 0; pause(ctx, between(r, 1500*time.Millisecond, 3*time.Second)); n++ {
 		if err := w.whole(ctx); err != nil {
 			return err
 		}
@@ -102,18 +102,18 @@ func (w *world) whole(ctx context.Context) error {
 	})
 }
 
-// untilTaken publishes until the stream takes it, and returns how long that
-// was refused: what the broker alone takes to recover.
+// untilTaken publishes until the stream takes it and its consumers answer, and
+// returns how long that took: what the broker alone takes to recover.
 func (w *world) untilTaken(ctx context.Context) time.Duration {
 	began := w.clock()
 	for n := 0; ctx.Err() == nil; n++ {
 		id := fmt.Sprintf("%s-probe-%d-%d", w.name, began.Milliseconds(), n)
 		pub, cancel := context.WithTimeout(ctx, time.Second)
-		_, err := w.js.Publish(pub, "jobs.high", payload(w.seed, id, w.size), jetstream.WithMsgID(id))
+		ack, err := w.js.Publish(pub, "jobs.high", payload(w.seed, id, w.size), jetstream.WithMsgID(id))
 		cancel()
 		w.mu.Lock()
 		if err == nil {
-			w.probes = append(w.probes, id)
+			w.probes[id] = ack.Sequence
 		} else {
 			w.unknown = append(w.unknown, id)
 		}
@@ -123,5 +123,18 @@ func (w *world) untilTaken(ctx context.Context) time.Duration {
 		}
 		pause(ctx, 20*time.Millisecond)
 	}
+	// The consumers are replicated by themselves and have leaders of their own.
+	for _, consumer := range []string{"work-high", "work-normal"} {
+		for ctx.Err() == nil && !w.led(ctx, consumer) {
+			pause(ctx, 20*time.Millisecond)
+		}
+	}
 	return w.clock() - began
+}
+
+func (w *world) led(ctx context.Context, consumer string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	c, err := w.js.Consumer(ctx, stream, consumer)
+	return err == nil && c.CachedInfo().Cluster != nil && c.CachedInfo().Cluster.Leader != ""
 }

@@ -60,10 +60,12 @@ type books struct {
 	Limit    int      `json:"limit"`  // calls in flight allowed per replica
 	Acked    []string `json:"acked"`  // the stream has them
 	Unknown  []string `json:"unknown"`
-	Calls    []call   `json:"calls"`
-	Letters  []letter `json:"letters"`
-	Left     []string `json:"left"` // still in the stream
-	Faults   []fault  `json:"faults"`
+	// Sequences that the broker has acknowledged the jobs with.
+	Sequences map[string]uint64 `json:"sequences,omitempty"`
+	Calls     []call            `json:"calls"`
+	Letters   []letter          `json:"letters"`
+	Left      []string          `json:"left"` // still in the stream
+	Faults    []fault           `json:"faults"`
 }
 
 // verdict is what the books come to.
@@ -73,6 +75,7 @@ type verdict struct {
 	Dead       int      `json:"dead"`
 	Left       int      `json:"left"`
 	Lost       int      `json:"lost"`
+	Forgotten  int      `json:"forgotten"`  // by the broker: it has given their sequence to another job
 	Duplicates int      `json:"duplicates"` // calls answered 2xx beyond the first of a job
 	Explained  int      `json:"explained"`
 	Allowed    int      `json:"allowed"` // jobs that a fault excuses, repeated or not
@@ -148,6 +151,10 @@ func (b *books) crowds(v *verdict) {
 // accounted: acked ⊆ done ∪ dead ∪ left.
 func (b *books) accounted(v *verdict, calls map[string][]call, letters map[string][]letter) {
 	left := set(b.Left)
+	given := map[uint64]int{}
+	for _, sequence := range b.Sequences {
+		given[sequence]++
+	}
 	for _, id := range b.Acked {
 		done := slices.ContainsFunc(calls[id], func(c call) bool { return c.Done })
 		switch {
@@ -155,7 +162,11 @@ func (b *books) accounted(v *verdict, calls map[string][]call, letters map[strin
 			v.Done++
 		case len(letters[id]) > 0:
 			v.Dead++
-		case !left[id]:
+		case left[id]:
+		case given[b.Sequences[id]] > 1:
+			// The promise begins with a broker that keeps what it has acknowledged.
+			v.Forgotten++
+		default:
 			v.Lost++
 			v.problem("job %s is lost: acknowledged, called %d times, neither done nor dead nor in the stream", id, len(calls[id]))
 		}

@@ -41,6 +41,8 @@ func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
 		{"left", books{Acked: []string{id}, Left: []string{id}}, ""},
 		{"dead", books{Acked: []string{refused}, Letters: []letter{{ID: refused}}}, ""},
 		{"lost", books{Acked: []string{id}}, "is lost"},
+		{"forgotten by the broker", books{Acked: []string{id, refused}, Left: []string{refused}, Sequences: map[string]uint64{id: 7, refused: 7}}, ""},
+		{"lost, its sequence its own", books{Acked: []string{id, refused}, Left: []string{refused}, Sequences: map[string]uint64{id: 7, refused: 8}}, "is lost"},
 		{"called but not done", books{Acked: []string{id}, Calls: []call{{ID: id, Ended: 1, Status: 500}}}, "is lost"},
 		{"unknown and done", books{Unknown: []string{id}, Calls: []call{answered(id, "w1.1", 0, 100)}}, ""},
 		{"unknown and not there", books{Unknown: []string{id}}, ""},

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// answerOnItsWay is how long an answer of the downstream may take to reach the
-// replica through the link.
+// answerOnItsWay is how long a request or an answer may be on its way between a
+// replica and the downstream: what was held back still arrives afterwards.
 const answerOnItsWay = 200 * time.Millisecond
 
 // networkStorm does to the connections of each replica what networks do, one
@@ -84,7 +84,7 @@ func (w *world) halfOpenUp(ctx context.Context, k *worker, _ *rand.Rand) {
 func (w *world) resetDown(_ context.Context, k *worker, _ *rand.Rand) {
 	f := fault{Kind: "links to downstream reset", Whom: k.replica(), Began: w.clock(), Excuses: []string{k.replica()}, Before: answerOnItsWay}
 	if k.down.reset() > 0 {
-		f.Ended = w.clock()
+		f.Ended = w.clock() + answerOnItsWay
 		w.did(f)
 	}
 }
@@ -95,7 +95,7 @@ func (w *world) freezeDown(ctx context.Context, k *worker, r *rand.Rand) {
 	k.down.freeze()
 	pause(ctx, between(r, 100*time.Millisecond, 4*time.Second))
 	k.down.thaw()
-	f.Ended = w.clock()
+	f.Ended = w.clock() + answerOnItsWay
 	w.did(f)
 }
 
@@ -107,7 +107,7 @@ func (w *world) cutDown(ctx context.Context, k *worker, r *rand.Rand) {
 	k.down.shape(0, 100+r.IntN(400), 200+r.Int64N(8000))
 	pause(ctx, between(r, 100*time.Millisecond, 500*time.Millisecond))
 	k.down.shape(0, 0, 0)
-	if f.Ended = w.clock(); k.down.cuts.Load() > before {
+	if f.Ended = w.clock() + answerOnItsWay; k.down.cuts.Load() > before {
 		w.did(f)
 	}
 }
@@ -119,6 +119,6 @@ func (w *world) slowDown(ctx context.Context, k *worker, r *rand.Rand) {
 	k.down.shape(between(r, time.Millisecond, 20*time.Millisecond), 200, 0)
 	pause(ctx, between(r, 200*time.Millisecond, 2*time.Second))
 	k.down.shape(0, 0, 0)
-	f.Ended = w.clock()
+	f.Ended = w.clock() + answerOnItsWay
 	w.did(f)
 }

@@ -14,13 +14,15 @@ const stream = "JOBS"
 
 // publisher sends jobs and remembers which ones the stream has taken.
 type publisher struct {
-	seed    uint64
-	prefix  string
-	size    int
-	js      jetstream.JetStream
-	header  func(id string) nats.Header // more than the id, if anything
-	sent    []sent
-	refused int // the client would not even send them
+	seed   uint64
+	prefix string
+	size   int
+	js     jetstream.JetStream
+	header func(id string) nats.Header // more than the id, if anything
+	sent   []sent
+	// sequences the stream said it has given to jobs.
+	sequences map[string]uint64
+	refused   int // the client would not even send them
 }
 
 type sent struct {
@@ -73,8 +75,9 @@ func (p *publisher) settle(limit time.Duration) (acked, unknown []string) {
 	}
 	for _, s := range p.sent {
 		select {
-		case <-s.ack.Ok():
+		case ack := <-s.ack.Ok():
 			acked = append(acked, s.id)
+			p.sequences[s.id] = ack.Sequence
 		default:
 			unknown = append(unknown, s.id)
 		}

@@ -78,8 +78,8 @@ func (r *result) lines() string {
 	}
 	v := r.Verdict
 	var s strings.Builder
-	fmt.Fprintf(&s, "  %d jobs: %d done, %d dead, %d left, %d lost; %d duplicates, %d of them explained (%d jobs may be repeated); %d unknown; %s\n",
-		v.Jobs, v.Done, v.Dead, v.Left, v.Lost, v.Duplicates, v.Explained, v.Allowed, r.Unknown, r.Took.Round(time.Second/10))
+	fmt.Fprintf(&s, "  %d jobs: %d done, %d dead, %d left, %d lost, %d forgotten by the broker; %d duplicates, %d of them explained (%d jobs may be repeated); %d unknown; %s\n",
+		v.Jobs, v.Done, v.Dead, v.Left, v.Lost, v.Forgotten, v.Duplicates, v.Explained, v.Allowed, r.Unknown, r.Took.Round(time.Second/10))
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
 		fmt.Fprintf(&s, "  %d × %s\n", r.Faults[kind], kind)
 	}
@@ -100,6 +100,7 @@ func (r *report) sums() (v verdict, faults, skipped int) {
 		v.Dead += one.Verdict.Dead
 		v.Left += one.Verdict.Left
 		v.Lost += one.Verdict.Lost
+		v.Forgotten += one.Verdict.Forgotten
 		v.Duplicates += one.Verdict.Duplicates
 		v.Explained += one.Verdict.Explained
 		for _, n := range one.Faults {
@@ -117,8 +118,8 @@ func (r *report) page() string {
 	var s strings.Builder
 	v, faults, skipped := r.sums()
 	fmt.Fprintf(&s, "# Chaos, seed %d, %s\n\n", r.Seed, r.Began.Format("2006-01-02 15:04"))
-	fmt.Fprintf(&s, "%d jobs, %d faults, %d lost, %d duplicates (%d explained), %d dead letters; %d scenarios, %d skipped; %s.\n\n",
-		v.Jobs, faults, v.Lost, v.Duplicates, v.Explained, v.Dead, len(r.Results), skipped, r.Took.Round(time.Second))
+	fmt.Fprintf(&s, "%d jobs, %d faults, %d lost (and %d forgotten by a broker), %d duplicates (%d explained), %d dead letters; %d scenarios, %d skipped; %s.\n\n",
+		v.Jobs, faults, v.Lost, v.Forgotten, v.Duplicates, v.Explained, v.Dead, len(r.Results), skipped, r.Took.Round(time.Second))
 	s.WriteString("| scenario | jobs | faults | lost | duplicates | explained | may repeat | verdict |\n|---|---|---|---|---|---|---|---|\n")
 	for _, one := range r.Results {
 		n, verdict := 0, "ok"

@@ -153,7 +153,12 @@ func (w *world) stopWorkers(ctx context.Context) {
 func (w *world) account(ctx context.Context, problem error) (*books, error) {
 	b := &books{Scenario: w.name, Seed: w.seed, Strict: w.strict, Limit: w.concurrency, Faults: w.faults}
 	b.Acked, b.Unknown = w.pub.settle(10 * time.Second)
-	b.Acked, b.Unknown = append(b.Acked, w.probes...), append(b.Unknown, w.unknown...)
+	b.Unknown = append(b.Unknown, w.unknown...)
+	b.Sequences = w.pub.sequences
+	for id, sequence := range w.probes {
+		b.Acked = append(b.Acked, id)
+		b.Sequences[id] = sequence
+	}
 	b.Calls = w.down.book()
 	var err error
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)

@@ -37,15 +37,15 @@ type world struct {
 	faults   []fault
 	journal  *os.File
 	problems []string
-	probes   []string // jobs published beside the publisher, taken
-	unknown  []string // and not known to be
+	probes   map[string]uint64 // sequences of jobs published beside the publisher
+	unknown  []string          // and not known to be
 }
 
 func (w *world) clock() time.Duration { return time.Since(w.began) }
 
 // newWorld starts everything and returns when all replicas are ready.
 func newWorld(ctx context.Context, s scenario, seed uint64, dirs [2]string) (*world, error) {
-	w := &world{scenario: s, seed: seed, dir: dirs[0], began: time.Now()}
+	w := &world{scenario: s, seed: seed, dir: dirs[0], began: time.Now(), probes: map[string]uint64{}}
 	if err := w.open(ctx, dirs[1]); err != nil {
 		w.close()
 		return nil, err
@@ -138,7 +138,7 @@ func (w *world) connect(ctx context.Context) error {
 	if w.js, err = jetstream.New(nc, jetstream.WithPublishAsyncTimeout(5*time.Second), jetstream.WithPublishAsyncMaxPending(4000)); err != nil {
 		return err
 	}
-	w.pub = &publisher{seed: w.seed, prefix: w.name, size: w.size, js: w.js}
+	w.pub = &publisher{seed: w.seed, prefix: w.name, size: w.size, js: w.js, sequences: map[string]uint64{}}
 	cfg := jetstream.StreamConfig{
 		Name: stream, Subjects: []string{"jobs.>"}, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Replicas: max(1, w.nodes),
 	}
