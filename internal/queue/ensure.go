@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -76,6 +77,34 @@ func streamDrift(is, want jetstream.StreamConfig) []string {
 	note("max_age", is.MaxAge, want.MaxAge)
 	note("max_bytes", is.MaxBytes, want.MaxBytes)
 	return drift
+}
+
+// ensure sees to it that the consumer exists, and that there is an inbox.
+func (p *puller) ensure(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	err := p.ensureConsumer(ctx)
+	if err == nil && p.sub == nil {
+		err = p.subscribe()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		// That was wait enough: whoever asks late resumes late.
+		p.silent++
+		p.report(false, p.conn.explain(err).Error())
+		return false
+	}
+	p.silent = 0
+	if err != nil {
+		p.report(false, p.conn.explain(err).Error())
+		pause := p.nextBackoff()
+		p.resumeAt = time.Now().Add(pause)
+		p.newEpoch("consumer is not ready", pause) // nothing may come from a consumer that is not ours
+		return false
+	}
+	p.ensured = true
+	p.report(true, "")
+	return true
 }
 
 // ensureConsumer binds to the durable consumer, creating it (and its stream,

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -142,34 +141,6 @@ func (p *puller) step(ctx context.Context) {
 	if n := p.book.ask(); n > 0 {
 		p.pull(n)
 	}
-}
-
-// ensure sees to it that the consumer exists, and that there is an inbox.
-func (p *puller) ensure(ctx context.Context) bool {
-	if ctx.Err() != nil {
-		return false
-	}
-	err := p.ensureConsumer(ctx)
-	if err == nil && p.sub == nil {
-		err = p.subscribe()
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		// That was wait enough: whoever asks late resumes late.
-		p.silent++
-		p.report(false, p.conn.explain(err).Error())
-		return false
-	}
-	p.silent = 0
-	if err != nil {
-		p.report(false, p.conn.explain(err).Error())
-		pause := p.nextBackoff()
-		p.resumeAt = time.Now().Add(pause)
-		p.newEpoch("consumer is not ready", pause) // nothing may come from a consumer that is not ours
-		return false
-	}
-	p.ensured = true
-	p.report(true, "")
-	return true
 }
 
 func (p *puller) subscribe() error {
