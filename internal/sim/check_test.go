@@ -235,7 +235,7 @@ func (w *world) disturbed(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
 		late := ambiguity
 		if f.kind == "incomplete drain" || f.replica != nil && f.replica.silent.Load() {
-			late = noticed // until then nobody may have heard of what was done on a silent connection
+			late = noticed + longestDown // until then nobody may have heard of what was done on a silent connection
 		}
 		return !w.harmless(f) && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(late))
 	})
@@ -252,6 +252,9 @@ func (w *world) harmless(f fault) bool {
 	}
 	return false
 }
+
+// longestDown is a broker that is restarted.
+const longestDown = 15 * time.Second
 
 // noticed is how long a silent connection may go unnoticed, and a little more.
 const noticed = 20 * time.Second

@@ -45,7 +45,7 @@ func (w *world) happen(ctx context.Context, n int) {
 	switch kind {
 	case "broker restart":
 		began := time.Now()
-		w.broker.restart(ctx, w.seed.span(10*time.Millisecond, 15*time.Second, n, "down"))
+		w.broker.restart(ctx, w.seed.span(10*time.Millisecond, longestDown, n, "down"))
 		w.rememberSince(began, kind, nil)
 	case "broker killed":
 		began := time.Now()

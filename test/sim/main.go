@@ -64,8 +64,13 @@ func run(ctx context.Context) error {
 	}
 	all.Wait()
 	for n, out := range outputs {
-		if errs[n] != nil {
-			fmt.Println(complaints(out))
+		if errs[n] == nil {
+			continue
+		}
+		fmt.Println(complaints(out))
+		history := filepath.Join(os.TempDir(), fmt.Sprintf("workerd-sim-%d.log", n))
+		if err := os.WriteFile(history, []byte(out), 0o600); err == nil {
+			fmt.Println("all it said is in", history)
 		}
 	}
 	sum, err := add(outputs), errors.Join(errs...)
