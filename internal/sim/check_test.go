@@ -66,6 +66,7 @@ func (w *world) check(ctx context.Context) (seen tally) {
 	seen.twice = w.checkEnds(dead)
 	w.checkLeases()
 	w.checkAttempts(dead)
+	w.checkPoison()
 	w.checkSpacing()
 	w.checkDrains()
 	for _, l := range w.lanes() {
@@ -209,6 +210,25 @@ func (w *world) checkAttempts(dead map[string]int) {
 		}
 		if dead[id] != 1 || charged < 1 && !poisoned || charged > maxAttempts*(1+len(w.faults)) || len(w.faults) == 0 && charged != maxAttempts {
 			w.fail("I4: %s fails always: %d dead letters after %d attempts, want 1 after %d: %s", id, dead[id], charged, maxAttempts, w.story(id))
+		}
+	}
+}
+
+// checkPoison: a job is taken for one that kills its workers only if something
+// happened to several that had it.
+func (w *world) checkPoison() {
+	for id := range w.acked {
+		poisoned, hurt := false, 0
+		for _, r := range w.replicas {
+			for _, i := range r.held[id] {
+				poisoned = poisoned || i.reason == job.Poison
+				if i.reason != job.Poison && (w.anyFault(i.from, i.to) || i.reason == job.PanicReason) {
+					hurt++
+				}
+			}
+		}
+		if poisoned && hurt < 2 && !w.kills(id) {
+			w.fail("I12: %s is taken for poison: %s", id, w.story(id))
 		}
 	}
 }

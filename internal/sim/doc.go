@@ -40,5 +40,6 @@
 // else changes. It is not the same to the bit: goroutines and the broker's own
 // randomness remain. SIM_LAYER=fake|real runs one of the two, SIM_SEED=n one
 // scenario, SIM_JOBS=n about so many jobs with the model and a tenth of it with the real
-// one. SIM_FIRST=n is the seed of the first.
+// one. SIM_FIRST=n is the seed of the first; a scenario may take
+// SIM_PATIENCE=n seconds of real time, 300 if not said.
 package sim

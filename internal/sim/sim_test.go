@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -87,6 +88,10 @@ func report(t *testing.T, seen tally) {
 // scenario runs a world in a bubble of its own.
 func scenario(t *testing.T, l layer, s seed) (seen tally) {
 	dir := t.TempDir()
+	patience := time.Duration(number(t, "SIM_PATIENCE", 300)) * time.Second
+	defer time.AfterFunc(patience, func() {
+		panic(fmt.Sprintf("SIM_SEED=%d SIM_LAYER=%s: no end after %s; virtual time stands still while somebody is busy, or waits for a lock", s, l, patience))
+	}).Stop()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, l, s, dir)
 		defer func() {
