@@ -75,7 +75,6 @@ type world struct {
 	replicas []*replica      // all there ever were
 	faults   []fault         // what has happened
 	over     bool            // nobody dies any more
-	held     int             // the most bytes in hand in a lane
 }
 
 // shape of a scenario.
