@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -33,9 +34,13 @@ func chance(seed uint64, name, purpose string, n int) int {
 	return int(rand.New(rand.NewPCG(h.Sum64(), seed)).Uint64N(uint64(n)))
 }
 
+// good is how the ids of jobs begin that never fail, for latencies: a target
+// that asks for time (429) holds back what its replica has in hand.
+const good = "good-"
+
 func modeOf(seed uint64, id string) mode {
 	switch n := chance(seed, id, "mode", 1000); {
-	case n < 760:
+	case n < 760, n >= 920 && strings.HasPrefix(id, good):
 		return modeFast
 	case n < 890:
 		return modeSlow

@@ -52,6 +52,10 @@ type fault struct {
 // delivered to it before: max_park, and a second.
 const wakeful = 3 * time.Second
 
+// backlogged is how long after it woke up a replica takes to begin with what
+// lies in its sockets.
+const backlogged = 500 * time.Millisecond
+
 // books of one scenario: what all parties say, none of them workerd.
 type books struct {
 	Scenario string   `json:"scenario"`
@@ -235,7 +239,11 @@ func (b *books) excuse(c call) string {
 	}
 	for _, f := range b.Faults {
 		hit := slices.Contains(f.Excuses, "*") || slices.Contains(f.Excuses, c.Replica)
-		if hit && c.Began <= f.Ended && end >= f.Began-f.Before {
+		until := f.Ended
+		if f.Wakes { // what it had been given before, its lease may be over
+			until += backlogged
+		}
+		if hit && c.Began <= until && end >= f.Began-f.Before {
 			return f.Kind
 		}
 	}

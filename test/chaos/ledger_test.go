@@ -32,6 +32,8 @@ func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
 	id, refused := idOf(t, modeFast), idOf(t, modeRefused)
 	kill := fault{Kind: "kill", Whom: "w1.1", Began: at(105), Ended: at(106), Excuses: []string{"w1.1"}, Before: at(20)}
 	sleep := fault{Kind: "stop", Whom: "w2.1", Began: at(50), Ended: at(4000), Wakes: true}
+	awake := sleep
+	awake.Excuses = []string{"w2.1"}
 	for _, c := range []struct {
 		name string
 		b    books
@@ -59,6 +61,7 @@ func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
 		{"twice, killed before", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{answered(id, "w1.1", 200, 300), answered(id, "w2.1", 3000, 3100)}}, "without a fault"},
 		{"called again, failed", books{Acked: []string{id}, Calls: []call{answered(id, "w1.1", 0, 100), {ID: id, Replica: "w2.1", Began: at(200), Ended: at(201), Status: 500}}}, "without a fault"},
 		{"woken up with an old job", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{answered(id, "w1.1", 2000, 2100), answered(id, "w2.1", 4001, 4100)}}, ""},
+		{"woken up, then done elsewhere", books{Acked: []string{id}, Faults: []fault{awake}, Calls: []call{answered(id, "w2.1", 4001, 4100), answered(id, "w1.1", 4050, 4150)}}, ""},
 		{"woken up, job done before", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{answered(id, "w1.1", 0, 10), answered(id, "w2.1", 4001, 4100)}}, "without a fault"},
 		{"woken up long ago", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{answered(id, "w1.1", 2000, 2100), answered(id, "w2.1", 9001, 9100)}}, "without a fault"},
 		{"broken off in the calm", books{Strict: true, Acked: []string{id}, Calls: []call{{ID: id, Replica: "w1.1", Ended: 1}, answered(id, "w2.1", 200, 300)}}, "broken off"},

@@ -24,6 +24,7 @@ type scenario struct {
 	drain       time.Duration
 	links       bool   // a fault proxy between each replica and the rest
 	dlq         string // keys of the dead-letter stream, if not the usual
+	good        bool   // no job fails by itself
 	strict      bool   // nothing explains a call that is broken off
 	load        time.Duration
 	faults      func(ctx context.Context, w *world) error

@@ -206,13 +206,26 @@ func brokerStorm(low, high time.Duration) func(context.Context, *world) error {
 	}
 }
 
-// oneByOne kills one replica after the other, each when the jobs of the one
-// before have been rescued, and then the broker.
+// oneByOne kills a replica, ends another by SIGTERM and kills the broker, over
+// and over, each when the jobs of the one before are in other hands.
 func oneByOne(ctx context.Context, w *world) error {
 	for n := 0; pause(ctx, 500*time.Millisecond); n++ {
 		k := w.workers[n%len(w.workers)]
 		w.killWorker(k)
 		if !pause(ctx, w.ackWait+1500*time.Millisecond) {
+			return nil
+		}
+		if err := k.start(); err != nil {
+			return err
+		}
+		if err := k.ready(ctx, 20*time.Second); err != nil {
+			return err
+		}
+		k = w.workers[(n+1)%len(w.workers)]
+		if err := w.termWorker(ctx, k, true, 10*time.Millisecond); err != nil {
+			return err
+		}
+		if !pause(ctx, time.Second) {
 			return nil
 		}
 		if err := k.start(); err != nil {
@@ -227,7 +240,7 @@ func oneByOne(ctx context.Context, w *world) error {
 			return err
 		}
 		w.did(fault{Kind: "broker SIGKILL", Whom: b.node.Name, Began: began, Ended: w.clock(), Excuses: []string{"*"}, Before: acksFlushed, Wakes: true})
-		pause(ctx, 2*time.Second)
+		pause(ctx, 1500*time.Millisecond)
 	}
 	return nil
 }

@@ -138,7 +138,11 @@ func (w *world) connect(ctx context.Context) error {
 	if w.js, err = jetstream.New(nc, jetstream.WithPublishAsyncTimeout(5*time.Second), jetstream.WithPublishAsyncMaxPending(4000)); err != nil {
 		return err
 	}
-	w.pub = &publisher{seed: w.seed, prefix: w.name, size: w.size, js: w.js, sequences: map[string]uint64{}}
+	prefix := w.name
+	if w.good {
+		prefix = good + prefix
+	}
+	w.pub = &publisher{seed: w.seed, prefix: prefix, size: w.size, js: w.js, sequences: map[string]uint64{}}
 	cfg := jetstream.StreamConfig{
 		Name: stream, Subjects: []string{"jobs.>"}, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Replicas: max(1, w.nodes),
 	}
