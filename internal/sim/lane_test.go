@@ -27,6 +27,7 @@ type lane struct {
 	trials   []trial
 	starts   []start
 	most     int // jobs in hand
+	inHand   map[string]*pulse
 	refused  map[job.Reason]int
 	refusals []time.Time
 	again    int // calls that were not the first of their attempt
@@ -86,11 +87,30 @@ type counting struct {
 
 // Deliver implements job.Receiver.
 func (c counting) Deliver(d job.Delivery, backlog uint64) {
-	c.l.mu.Lock()
-	c.l.received++
-	c.l.most = max(c.l.most, c.l.received-c.l.reported)
-	c.l.mu.Unlock()
-	c.Receiver.Deliver(&pulse{Delivery: d, l: c.l, last: time.Now(), ackWait: c.ackWait()}, backlog)
+	p := &pulse{Delivery: d, l: c.l, last: time.Now(), ackWait: c.ackWait()}
+	c.l.receive(idOf(d.Job().Payload), p)
+	c.Receiver.Deliver(p, backlog)
+}
+
+// receive is part of I13: what is in hand, and known to be ours, does not come
+// again.
+func (l *lane) receive(id string, p *pulse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.received++
+	l.most = max(l.most, l.received-l.reported)
+	if first, ok := l.inHand[id]; ok && time.Now().Before(first.LeaseUntil()) {
+		l.r.w.fail("I13: %s came to replica %d, which had it in hand", id, l.r.id)
+	}
+	l.inHand[id] = p
+}
+
+func (l *lane) handBack(p *pulse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id := idOf(p.Job().Payload); l.inHand[id] == p {
+		delete(l.inHand, id)
+	}
 }
 
 // pulse is a delivery whose signs of life are watched.
@@ -112,6 +132,7 @@ func (p *pulse) Extend() {
 // Settle implements job.Delivery.
 func (p *pulse) Settle(v job.Verb, after time.Duration) error {
 	p.beat()
+	p.l.handBack(p)
 	return p.Delivery.Settle(v, after)
 }
 

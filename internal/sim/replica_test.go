@@ -86,7 +86,7 @@ func (w *world) startReplica() *replica {
 
 // newLane joins the parts of a pool as app does.
 func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
-	l := &lane{r: r, n: n, refused: make(map[job.Reason]int)}
+	l := &lane{r: r, n: n, refused: make(map[job.Reason]int), inHand: make(map[string]*pulse)}
 	stream := queue.StreamConfig{Subjects: []string{"jobs.>"}}.WithDefaults()
 	sh, name := r.w.shape, fmt.Sprintf("pool%d", n)
 	cfg := pool.Config{

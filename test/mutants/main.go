@@ -152,6 +152,9 @@ func first(out string) string {
 		if _, what, ok := strings.Cut(line, "SIM_SEED="); ok {
 			return what[:min(len(what), 80)]
 		}
+		if strings.Contains(line, "did not happen") {
+			return strings.TrimSpace(line)
+		}
 		if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
 			return line[:min(len(line), 80)]
 		}
