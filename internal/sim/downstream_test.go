@@ -107,17 +107,17 @@ func (d door) profile(what string) bool {
 
 // latency is mostly short, and now and then longer than the call's timeout.
 func (d door) latency(id string, n int) time.Duration {
-	s, factor := d.d.w.seed, time.Duration(1)
+	s, longer := d.d.w.seed, 1
 	if d.profile("brown-out") {
-		factor = 10
+		longer = 10
 	}
 	switch u := s.chance(id, n, "kind of latency"); {
 	case u < 0.005:
 		return s.span(time.Second, 8*time.Second, id, n, "latency")
 	case u < 0.1:
-		return factor * s.span(20*time.Millisecond, 300*time.Millisecond, id, n, "latency")
+		return s.span(time.Duration(longer)*20*time.Millisecond, time.Duration(longer)*300*time.Millisecond, id, n, "latency")
 	}
-	return factor * s.span(time.Millisecond, 20*time.Millisecond, id, n, "latency")
+	return s.span(time.Duration(longer)*time.Millisecond, time.Duration(longer)*20*time.Millisecond, id, n, "latency")
 }
 
 func (d door) answer(id string, n int, down trouble) job.Result {
