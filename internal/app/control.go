@@ -33,7 +33,7 @@ func unknown(kind, name string, known []string) error {
 func (c *compartment) control(do admin.Control, now time.Time) error {
 	if do.Verb == admin.ResumePool {
 		c.pause.Resume()
-		c.valve.Reset(now)
+		c.valve.Reset()
 		return nil
 	}
 	c.pause.Pause(end(now, do.For), do.Reason)

@@ -242,8 +242,6 @@ type Stats struct {
 	Limit, Max, InFlight int
 	// Ramping: the limit is that of the ramp.
 	Ramping bool
-	// NotBefore is until when the target has asked for time. Zero: it has not.
-	NotBefore time.Time
 	// Silent: it has stopped answering.
 	Silent bool
 }
@@ -255,7 +253,7 @@ func (l *Limiter) Stats(now time.Time) Stats {
 	if l.inFlight == 0 {
 		l.ramp.idle(now, l.adaptive.now())
 	}
-	s := Stats{Limit: l.adaptive.now(), Max: int(l.adaptive.max), InFlight: l.inFlight, NotBefore: l.notBefore, Silent: l.stall.silent(now, l.inFlight)}
+	s := Stats{Limit: l.adaptive.now(), Max: int(l.adaptive.max), InFlight: l.inFlight, Silent: l.stall.silent(now, l.inFlight)}
 	if l.ramp.step > 0 && l.ramp.step < s.Limit {
 		s.Limit, s.Ramping = l.ramp.step, true
 	}

@@ -94,7 +94,6 @@ type Valve struct {
 	mu      sync.Mutex // guards all below
 	slots   [slots]count
 	closed  bool
-	since   time.Time
 	until   time.Time // of the pause; past it the valve probes
 	pause   time.Duration
 	proven  int
@@ -143,7 +142,7 @@ func (v *Valve) Final(now time.Time, bad bool, why string) (moved bool) {
 	if v.proven < probesToEnd {
 		return false
 	}
-	v.open(now)
+	v.open()
 	return true
 }
 
@@ -162,7 +161,7 @@ func (v *Valve) watch(now time.Time, bad bool) (moved bool) {
 	if !bad || total < v.cfg.Min || float64(worse) < v.cfg.Ratio*float64(total) {
 		return false
 	}
-	v.closed, v.since, v.proven, v.pause = true, now, 0, v.cfg.Pause
+	v.closed, v.proven, v.pause = true, 0, v.cfg.Pause
 	v.until = now.Add(v.pause)
 	v.closes++
 	v.tell()
@@ -180,14 +179,14 @@ func (v *Valve) sum(number int64) (total, bad int) {
 }
 
 // Reset opens the valve.
-func (v *Valve) Reset(now time.Time) {
+func (v *Valve) Reset() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.open(now)
+	v.open()
 }
 
-func (v *Valve) open(now time.Time) {
-	v.closed, v.since, v.until, v.slots = false, now, time.Time{}, [slots]count{}
+func (v *Valve) open() {
+	v.closed, v.until, v.slots = false, time.Time{}, [slots]count{}
 	v.tell()
 }
 
@@ -220,9 +219,9 @@ func (v *Valve) Changed() <-chan struct{} {
 
 // Stats is the state of a valve at one instant.
 type Stats struct {
-	// Closed, since when, and until when nothing is tried.
-	Closed       bool
-	Since, Until time.Time
+	// Closed, and until when nothing is tried.
+	Closed bool
+	Until  time.Time
 	// Closes since the start.
 	Closes uint64
 	// Last is what the last bad job ended with.
@@ -233,5 +232,5 @@ type Stats struct {
 func (v *Valve) Stats() Stats {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return Stats{Closed: v.closed, Since: v.since, Until: v.until, Closes: v.closes, Last: v.last}
+	return Stats{Closed: v.closed, Until: v.until, Closes: v.closes, Last: v.last}
 }

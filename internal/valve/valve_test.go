@@ -82,7 +82,7 @@ func TestValve_anOperatorOpensIt(t *testing.T) {
 	v := New(Config{}.WithDefaults())
 	closedBy(t, v, 20)
 	changed := v.Changed()
-	v.Reset(at(time.Second))
+	v.Reset()
 	select {
 	case <-changed:
 	default:
