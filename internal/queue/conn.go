@@ -90,6 +90,7 @@ func (c *Conn) options(cfg Config) ([]nats.Option, error) {
 	opts := []nats.Option{
 		nats.Name(cfg.Name + "@" + host),
 		nats.Timeout(dialTimeout),
+		nats.SetCustomDialer(dialer{}),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(),
