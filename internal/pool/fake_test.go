@@ -24,6 +24,8 @@ type stream struct {
 	ackWait  time.Duration
 	// roundTrip of a request for jobs.
 	roundTrip time.Duration
+	// lay is how long a delivery has been on its way, unnoticed.
+	lay time.Duration
 
 	mu        sync.Mutex
 	jobs      []*job.Job
@@ -88,7 +90,7 @@ func (s *stream) Run(ctx context.Context, to job.Receiver) {
 			<-time.After(s.roundTrip)
 		}
 		for i, j := range out {
-			to.Deliver(&delivery{stream: s, job: j, until: time.Now().Add(s.ackWait)}, left+uint64(len(out)-1-i))
+			to.Deliver(&delivery{stream: s, job: j, until: time.Now().Add(s.ackWait - s.lay)}, left+uint64(len(out)-1-i))
 		}
 		select {
 		case <-ctx.Done():

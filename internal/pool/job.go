@@ -61,6 +61,10 @@ func (p *Pool) run(h *held) job.Outcome {
 				return p.turnedAway(h, errReleased)
 			}
 		}
+		if time.Now().After(h.LeaseUntil()) { // the process may have been stopped meanwhile
+			p.bulkhead.Release()
+			return p.turnedAway(h, job.ErrLeaseLost)
+		}
 		out := p.deps.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
 		h.took += time.Since(now)
 		if out.Action != job.Park {

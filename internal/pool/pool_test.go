@@ -334,6 +334,22 @@ func TestPool_lostLeaseCancelsTheCallAndIsNotSettled(t *testing.T) {
 	})
 }
 
+// TestPool_aLeaseThatIsOverStartsNoCall: the process was stopped for longer than
+// its leases, and finds deliveries that are somebody else's by now (found by
+// chaos, stop).
+func TestPool_aLeaseThatIsOverStartsNoCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 3)
+		s.lay = s.ackWait + time.Millisecond
+		w := start(t, pool.Config{Concurrency: 2}, takes(time.Second), s)
+		synctest.Wait()
+		w.stop()
+		if n := w.handler.started(); n != 0 || w.outcomes(job.LeaseLost) != 3 || s.count("dropped") != 3 {
+			t.Errorf("%d calls, outcomes %+v, settled %v", n, w.reports, s.settled)
+		}
+	})
+}
+
 func TestPool_deadLetterIsStoredBeforeTheJobIsTerminated(t *testing.T) {
 	dead := func(context.Context, *job.Job, job.Record) job.Outcome {
 		return job.Outcome{Action: job.DeadLetter, Reason: job.Status4xx, Err: errors.New("no")}

@@ -91,7 +91,7 @@ func (d *delivery) Settle(v job.Verb, after time.Duration) error {
 	if v != job.Ack && time.Now().After(d.LeaseUntil()) {
 		return job.ErrLeaseLost
 	}
-	d.source.conn.settler.settle(d.lease, verbPayload(v, after), v != job.Ack)
+	d.source.conn.settler.settle(d.lease, v, after)
 	return nil
 }
 

@@ -18,6 +18,7 @@ type proxy struct {
 
 	mu    sync.Mutex
 	down  bool
+	muted bool
 	conns []net.Conn
 }
 
@@ -54,7 +55,7 @@ func (p *proxy) accept() {
 			continue
 		}
 		p.wg.Go(func() { _, _ = io.Copy(to, from); _ = to.Close() })
-		p.wg.Go(func() { _, _ = io.Copy(from, to); _ = from.Close() })
+		p.wg.Go(func() { _, _ = io.Copy(listener{from, p}, to); _ = from.Close() })
 	}
 }
 
@@ -72,5 +73,29 @@ func (p *proxy) cut() {
 func (p *proxy) mend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.down = false
+	p.down, p.muted = false, false
+}
+
+// mute loses what the broker says, until mend.
+func (p *proxy) mute() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.muted = true
+}
+
+// listener is the client's side of a connection.
+type listener struct {
+	io.Writer
+	p *proxy
+}
+
+// Write implements io.Writer.
+func (l listener) Write(b []byte) (int, error) {
+	l.p.mu.Lock()
+	muted := l.p.muted
+	l.p.mu.Unlock()
+	if muted {
+		return len(b), nil
+	}
+	return l.Writer.Write(b)
 }

@@ -23,6 +23,9 @@ const (
 	silence = 2*heartbeat + heartbeat/2
 	// pullExpires is how long a request waits at the broker.
 	pullExpires = 10 * time.Second
+	// frozen is how long the puller has not looked, though it does so each
+	// quarter of a second, when the process must have been stopped.
+	frozen = time.Second
 	// linger is how long a stopping source waits for what it asked for:
 	// unsubscribing at once would strand it until ack_wait.
 	linger = 500 * time.Millisecond
@@ -53,6 +56,7 @@ type puller struct {
 	requests   uint64
 	old        []retired
 	lastSeen   time.Time
+	awake      time.Time // when run looked last
 	forged     forgeries
 
 	ensured  bool
@@ -61,19 +65,15 @@ type puller struct {
 	resumeAt time.Time
 }
 
-// retired is the inbox of an earlier epoch. Requests may still be answered
-// there until they expire.
-type retired struct {
-	sub   *nats.Subscription
-	until time.Time
-}
-
 func (p *puller) run(ctx context.Context) {
 	tick := time.NewTicker(heartbeat / 4)
 	defer tick.Stop()
 	changed := p.conn.Changed()
+	p.awake = time.Now()
 	for {
+		p.wakeUp()
 		p.step(ctx)
+		p.awake = time.Now()
 		select {
 		case <-ctx.Done():
 			p.stop()
@@ -87,19 +87,6 @@ func (p *puller) run(ctx context.Context) {
 			changed = p.conn.Changed()
 			p.reconnected()
 		}
-	}
-}
-
-// reconnected gives up what was asked for over another connection. That there
-// is a connection at all may be told late, when it has been used already.
-func (p *puller) reconnected() {
-	if p.conn.Connected() && p.connection == p.conn.nc.Stats().Reconnects {
-		return
-	}
-	p.newEpoch("connection changed", 0)
-	p.ensured = false
-	if p.conn.Connected() {
-		p.recent.extendAll()
 	}
 }
 
@@ -180,6 +167,7 @@ func (p *puller) pull(n int) {
 // receive handles one message of an inbox, a job or a word about a request.
 // What is neither is ignored before it can be counted as either.
 func (p *puller) receive(m *nats.Msg) {
+	p.wakeUp()
 	current := m.Sub == p.sub
 	if m.Reply == "" {
 		if code := m.Header.Get("Status"); code == "" {
@@ -195,19 +183,23 @@ func (p *puller) receive(m *nats.Msg) {
 		p.ignore(err)
 		return
 	}
+	now := time.Now()
+	sent := now
 	if current {
-		p.lastSeen = time.Now()
+		p.lastSeen = now
 		p.book.delivered()
 	} else {
+		sent = p.retiredAt(m.Sub, now)
 		p.book.straggler()
 	}
 	p.backoff = 0
-	p.job(m, meta)
+	p.job(m, meta, sent)
 }
 
-func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
+// job hands over a delivery that was sent at the given time, or later.
+func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata, sent time.Time) {
 	now := time.Now()
-	d := newDelivery(decode(m, meta, p.cfg), p.Source, m.Reply, now)
+	d := newDelivery(decode(m, meta, p.cfg), p.Source, m.Reply, sent)
 	if !p.takes(m.Subject) {
 		p.refuse(d)
 		return
@@ -217,7 +209,7 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
 	switch what {
 	case finished:
 		d.settled.Store(true)
-		p.conn.settler.settle(d.lease, verbPayload(job.Ack, 0), false)
+		p.conn.settler.settle(d.lease, job.Ack, 0)
 		p.to.Returned(1)
 	case inHand:
 		first.adopt(m.Reply)
@@ -226,7 +218,7 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
 	case fresh:
 		// The broker keeps publication time + ack_wait as its deadline over a
 		// restart: without this sign of life an old job would be repeated then.
-		if now.Sub(d.job.Enqueued) > min(time.Second, d.ackWait/10) {
+		if now.Sub(d.job.Enqueued) > min(time.Second, d.ackWait/10) && now.Before(d.LeaseUntil()) {
 			_ = p.conn.nc.Publish(m.Reply, []byte("+WPI")) // lost with the connection, as the delivery
 		}
 		p.to.Deliver(d, meta.NumPending)
@@ -238,7 +230,7 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata) {
 func (p *puller) refuse(d *delivery) {
 	p.conn.sayOnce(slog.LevelWarn, "a job of another subject was given back", "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "subject", d.job.Subject)
 	d.settled.Store(true)
-	p.conn.settler.settle(d.lease, verbPayload(job.Nak, 0), true)
+	p.conn.settler.settle(d.lease, job.Nak, 0)
 	p.to.Returned(1)
 	p.suspect.Store(true)
 }
@@ -276,34 +268,6 @@ func (p *puller) status(m *nats.Msg, code string) {
 	p.newEpoch(code+" "+description, p.nextBackoff())
 	// No responders, or the consumer is gone, or the leader has moved.
 	p.ensured = false
-}
-
-// newEpoch gives up all requests: their inbox is kept until they have expired,
-// and what they asked for is asked for anew after the pause.
-func (p *puller) newEpoch(why string, pause time.Duration) {
-	if p.sub == nil {
-		return
-	}
-	if p.book.requests > 0 {
-		p.conn.log.Log(context.Background(), slog.LevelDebug, "pull requests given up",
-			"consumer", p.cfg.Consumer, "reason", why, "outstanding", p.book.out)
-	}
-	p.book.void()
-	p.old = append(p.old, retired{p.sub, time.Now().Add(pullExpires)})
-	p.sub = nil
-	p.ensured = false
-	p.resumeAt = time.Now().Add(pause)
-	p.mu.Lock()
-	p.stats.Epochs++
-	p.stats.Outstanding = 0
-	p.mu.Unlock()
-}
-
-func (p *puller) expireOld(now time.Time) {
-	for len(p.old) > 0 && now.After(p.old[0].until) {
-		_ = p.old[0].sub.Unsubscribe() // fails only if the connection is closed
-		p.old = p.old[1:]
-	}
 }
 
 func (p *puller) nextBackoff() time.Duration {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/workerd/workerd/internal/job"
 )
 
 const (
@@ -23,13 +25,20 @@ const (
 	// is full the slots wait: the natural back-pressure while the broker has
 	// no leader.
 	settleWindow = 4096
-	// extendPatience is how long the confirmation of an extension is waited for.
+	// extendPatience is how long the confirmation of an extension is waited for,
+	// nakPatience how long that of a nak, which is not sent again.
 	extendPatience = 5 * time.Second
+	nakPatience    = 2 * settleRTO
 )
 
 // settler sends acks, naks and terms without making the job's slot wait, and
-// sends each again until the broker has confirmed it: a plain ack is lost with
-// the connection, and the job would run twice.
+// sends acks and terms again until the broker has confirmed them: a plain ack
+// is lost with the connection, and the job would run twice.
+//
+// A nak that may have left is never sent again. If only its confirmation was
+// lost, somebody else has the job by now, and the broker would take it from
+// them: it does not compare delivery counts. If the nak was lost, the job comes
+// again when its lease ends.
 //
 // One goroutine reads confirmations and resends; any goroutine may send.
 type settler struct {
@@ -53,11 +62,41 @@ type settler struct {
 // settlement is one message the broker has to confirm.
 type settlement struct {
 	l       *lease
+	kind    kind
 	payload []byte
 	first   time.Time
 	sent    time.Time
-	extend  bool // an extension of the lease, which ends nothing
-	fenced  bool // not to be sent once the lease is lost
+	left    bool // it may have reached the broker
+}
+
+// kind of settlement: what may be done if no confirmation comes.
+type kind uint8
+
+const (
+	extension kind = iota // of the lease; it ends nothing
+	ack                   // may be sent for ever
+	term                  // while the lease lasts
+	nak                   // once, while the lease lasts
+)
+
+// hopeless tells whether there is no more to be done for a settlement.
+func (p *settlement) hopeless(now time.Time) bool {
+	age := now.Sub(p.first)
+	switch p.kind {
+	case extension:
+		return age > extendPatience
+	case ack:
+		return age > max(settleGiveUp, 2*p.l.ackWait)
+	case nak:
+		return now.After(p.l.LeaseUntil()) || p.left && age > nakPatience
+	case term:
+	}
+	return now.After(p.l.LeaseUntil())
+}
+
+// again tells whether it may be sent once more.
+func (p *settlement) again(now time.Time, rto time.Duration) bool {
+	return p.kind != extension && now.Sub(p.sent) >= rto && !(p.kind == nak && p.left)
 }
 
 func newSettler(c *Conn) (*settler, error) {
@@ -84,38 +123,52 @@ func (s *settler) close() {
 }
 
 // settle sends what ends a delivery. It blocks while the window is full.
-func (s *settler) settle(l *lease, payload []byte, fenced bool) {
+func (s *settler) settle(l *lease, v job.Verb, after time.Duration) {
+	p := &settlement{l: l, kind: nak, payload: verbPayload(v, after)}
+	switch v {
+	case job.Ack:
+		p.kind = ack
+	case job.Term:
+		p.kind = term
+	case job.Nak:
+	}
 	select {
 	case s.window <- struct{}{}:
 	case <-s.stop:
 		return
 	}
-	s.send(&settlement{l: l, payload: payload, fenced: fenced})
+	s.send(p)
 }
 
 // extend sends a sign of life. Losing one does no harm, the next will come.
 func (s *settler) extend(l *lease) {
-	s.send(&settlement{l: l, payload: []byte("+WPI"), extend: true})
+	s.send(&settlement{l: l, payload: []byte("+WPI")})
 }
 
 func (s *settler) send(p *settlement) {
 	p.first = time.Now()
-	p.sent = p.first
+	p.sent, p.left = p.first, true
 	s.mu.Lock()
 	token := s.next
 	s.next++
 	s.open[token] = p
-	if !p.extend {
+	if p.kind != extension {
 		s.unsettled++
 	}
 	s.mu.Unlock()
 	s.publish(token, p)
 }
 
-// publish leaves errors to the next resend: the only ones are a closed or
-// full connection.
+// publish leaves errors to the next resend: the only one is that there is no
+// connection, and that nothing has left.
 func (s *settler) publish(token uint64, p *settlement) {
-	_ = s.conn.nc.PublishRequest(p.l.replySubject(), s.prefix+strconv.FormatUint(token, 36), p.payload)
+	err := s.conn.nc.PublishRequest(p.l.replySubject(), s.prefix+strconv.FormatUint(token, 36), p.payload)
+	if err == nil || p.kind != nak {
+		return
+	}
+	s.mu.Lock()
+	p.left = false
+	s.mu.Unlock()
 }
 
 func (s *settler) run() {
@@ -151,7 +204,7 @@ func (s *settler) confirmed(m *nats.Msg) {
 	p := s.open[token]
 	s.remove(token, p)
 	s.mu.Unlock()
-	if p != nil && p.extend {
+	if p != nil && p.kind == extension {
 		p.l.extended(p.sent)
 	}
 }
@@ -162,7 +215,7 @@ func (s *settler) remove(token uint64, p *settlement) {
 		return
 	}
 	delete(s.open, token)
-	if p.extend {
+	if p.kind == extension {
 		return
 	}
 	<-s.window
@@ -184,15 +237,13 @@ func (s *settler) resend(now time.Time, rto time.Duration) {
 	s.mu.Lock()
 	for token, p := range s.open {
 		switch {
-		case p.extend:
-			if now.Sub(p.first) > extendPatience {
-				s.remove(token, p)
+		case p.hopeless(now):
+			if p.kind != extension {
+				s.abandoned++
 			}
-		case p.fenced && now.After(p.l.LeaseUntil()), now.Sub(p.first) > max(settleGiveUp, 2*p.l.ackWait):
-			s.abandoned++
 			s.remove(token, p)
-		case now.Sub(p.sent) >= rto:
-			p.sent = now
+		case p.again(now, rto):
+			p.sent, p.left = now, true
 			s.resent++
 			due = append(due, item{token, p})
 		}

@@ -386,6 +386,87 @@ func TestSettler_aNakWhoseLeaseIsOverIsNotSentAfterAReconnect(t *testing.T) {
 	}
 }
 
+// TestSettler_aNakThatMayHaveArrivedIsNotSentAgain: if only its confirmation was
+// lost, another replica has the job by now, and would lose it.
+func TestSettler_aNakThatMayHaveArrivedIsNotSentAgain(t *testing.T) {
+	k := newKit(t)
+	k.publish(1)
+	way := newProxy(t, k.broker.URL())
+	there, err := queue.Dial(queue.Config{URL: way.url()}.WithDefaults(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(there.Close)
+	s, c := k.source(there, 30*time.Second), newCatcher()
+	defer run(s, c)()
+	s.Request(1)
+	d := c.await(t, 1)[0]
+	way.mute() // what the broker says gets lost, what we say arrives
+	settle(t, job.Nak, d)
+
+	s2, c2 := k.source(k.conn, 30*time.Second), newCatcher()
+	defer run(s2, c2)()
+	s2.Request(1)
+	other := c2.await(t, 1)[0]
+	way.cut()
+	way.mend()
+	k.awaitFor("connected again", func() bool { return there.Stats().Reconnects > 0 && there.Connected() })
+	k.flush(there) // nothing that ends a delivery is on its way any more
+	if p := k.consumer(); p.NumAckPending != 1 || p.NumRedelivered != 1 {
+		t.Errorf("%d deliveries pending, %d jobs redelivered, want 1, 1", p.NumAckPending, p.NumRedelivered)
+	}
+	s2.Request(1)
+	if n := there.Stats().Resent; n != 0 {
+		t.Errorf("%d settlements were sent again, want none", n)
+	}
+	settle(t, job.Ack, other)
+	k.flush(k.conn)
+	if n := k.left(); n != 0 {
+		t.Errorf("%d jobs left, want 0", n)
+	}
+}
+
+// TestSource_aDeliveryThatLayHereCountsAsOldAsItMayBe: a process that was
+// stopped for longer than the lease finds deliveries which are somebody else's.
+func TestSource_aDeliveryThatLayHereCountsAsOldAsItMayBe(t *testing.T) {
+	k := newKit(t)
+	s := k.source(k.conn, 2*time.Second)
+	c := stopped{newCatcher(), make(chan struct{})}
+	defer run(s, c)()
+	s.Request(2)
+	k.publish(2)
+	k.awaitFor("both are here", func() bool { return k.delivered() == 2 })
+	lapse := time.NewTimer(2*time.Second + 100*time.Millisecond)
+	defer lapse.Stop()
+	<-lapse.C
+	close(c.wake)
+	for i, d := range c.await(t, 2) {
+		if time.Now().Before(d.LeaseUntil()) {
+			t.Errorf("delivery %d is believed to be ours for another %v", i, time.Until(d.LeaseUntil()))
+		}
+	}
+}
+
+// stopped is a receiver that holds up the source.
+type stopped struct {
+	*catcher
+	wake chan struct{}
+}
+
+func (s stopped) Deliver(d job.Delivery, n uint64) {
+	s.catcher.Deliver(d, n)
+	<-s.wake
+}
+
+// delivered is how many deliveries the broker has made.
+func (k *kit) delivered() uint64 {
+	c, err := k.stream.Consumer(context.Background(), "p-normal")
+	if err != nil {
+		return 0
+	}
+	return c.CachedInfo().Delivered.Consumer
+}
+
 func TestSource_saysWhyItIsNotReady(t *testing.T) {
 	k := newKit(t)
 	s := k.conn.Source(queue.SourceConfig{Stream: "NOPE", Consumer: "x", Subjects: []string{"x"}, AckWait: time.Second, Limit: 1})

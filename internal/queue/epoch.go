@@ -1,0 +1,80 @@
+package queue
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// retired is the inbox of an earlier epoch. Requests may still be answered
+// there until they expire.
+type retired struct {
+	sub   *nats.Subscription
+	since time.Time // a delivery that comes from here may have been sent then
+	until time.Time
+}
+
+// newEpoch gives up all requests: their inbox is kept until they have expired,
+// and what they asked for is asked for anew after the pause.
+func (p *puller) newEpoch(why string, pause time.Duration) {
+	if p.sub == nil {
+		return
+	}
+	if p.book.requests > 0 {
+		p.conn.log.Log(context.Background(), slog.LevelDebug, "pull requests given up",
+			"consumer", p.cfg.Consumer, "reason", why, "outstanding", p.book.out)
+	}
+	p.book.void()
+	p.old = append(p.old, retired{sub: p.sub, since: p.awake, until: time.Now().Add(pullExpires)})
+	p.sub = nil
+	p.ensured = false
+	p.resumeAt = time.Now().Add(pause)
+	p.mu.Lock()
+	p.stats.Epochs++
+	p.stats.Outstanding = 0
+	p.mu.Unlock()
+}
+
+// wakeUp notices that the process did not run for a while. What has been
+// delivered meanwhile may have gone to somebody else since, and nothing in it
+// tells how long it has lain here. So what was asked for before is given up,
+// and whatever still comes of it counts as old as it may be.
+func (p *puller) wakeUp() {
+	now := time.Now()
+	if now.Sub(p.awake) > frozen {
+		p.newEpoch("the process did not run", 0)
+	}
+	p.awake = now
+}
+
+// reconnected gives up what was asked for over another connection. That there
+// is a connection at all may be told late, when it has been used already.
+func (p *puller) reconnected() {
+	if p.conn.Connected() && p.connection == p.conn.nc.Stats().Reconnects {
+		return
+	}
+	p.newEpoch("connection changed", 0)
+	p.ensured = false
+	if p.conn.Connected() {
+		p.recent.extendAll()
+	}
+}
+
+// retiredAt is when the inbox of an earlier epoch was given up.
+func (p *puller) retiredAt(sub *nats.Subscription, now time.Time) time.Time {
+	for _, o := range p.old {
+		if o.sub == sub {
+			return o.since
+		}
+	}
+	return now.Add(-pullExpires) // it has expired, this came just before
+}
+
+func (p *puller) expireOld(now time.Time) {
+	for len(p.old) > 0 && now.After(p.old[0].until) {
+		_ = p.old[0].sub.Unsubscribe() // fails only if the connection is closed
+		p.old = p.old[1:]
+	}
+}
