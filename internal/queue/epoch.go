@@ -12,7 +12,6 @@ import (
 // there until they expire.
 type retired struct {
 	sub   *nats.Subscription
-	since time.Time // a delivery that comes from here may have been sent then
 	until time.Time
 }
 
@@ -27,7 +26,7 @@ func (p *puller) newEpoch(why string, pause time.Duration) {
 			"consumer", p.cfg.Consumer, "reason", why, "outstanding", p.book.out)
 	}
 	p.book.void()
-	p.old = append(p.old, retired{sub: p.sub, since: p.awake, until: time.Now().Add(pullExpires)})
+	p.old = append(p.old, retired{p.sub, time.Now().Add(pullExpires)})
 	p.sub = nil
 	p.ensured = false
 	p.resumeAt = time.Now().Add(pause)
@@ -39,14 +38,25 @@ func (p *puller) newEpoch(why string, pause time.Duration) {
 
 // wakeUp notices that the process did not run for a while. What has been
 // delivered meanwhile may have gone to somebody else since, and nothing in it
-// tells how long it has lain here. So what was asked for before is given up,
-// and whatever still comes of it counts as old as it may be.
+// tells how long it has lain here. So until catchUp it counts as old as it may be.
 func (p *puller) wakeUp() {
 	now := time.Now()
-	if now.Sub(p.awake) > frozen {
-		p.newEpoch("the process did not run", 0)
+	if now.Sub(p.awake) > frozen && p.slept.IsZero() {
+		p.slept = p.awake
 	}
 	p.awake = now
+}
+
+// catchUp takes whatever was sent while the process did not run: after the
+// answer of the broker nothing older is under way.
+func (p *puller) catchUp() {
+	if p.slept.IsZero() || p.conn.Connected() && p.conn.nc.FlushTimeout(drainTimeout) != nil {
+		return
+	}
+	for range len(p.msgs) {
+		p.receive(<-p.msgs)
+	}
+	p.slept = time.Time{}
 }
 
 // reconnected gives up what was asked for over another connection. That there
@@ -60,16 +70,6 @@ func (p *puller) reconnected() {
 	if p.conn.Connected() {
 		p.recent.extendAll()
 	}
-}
-
-// retiredAt is when the inbox of an earlier epoch was given up.
-func (p *puller) retiredAt(sub *nats.Subscription, now time.Time) time.Time {
-	for _, o := range p.old {
-		if o.sub == sub {
-			return o.since
-		}
-	}
-	return now.Add(-pullExpires) // it has expired, this came just before
 }
 
 func (p *puller) expireOld(now time.Time) {

@@ -57,6 +57,7 @@ type puller struct {
 	old        []retired
 	lastSeen   time.Time
 	awake      time.Time // when run looked last
+	slept      time.Time // since when it had not, until that is made up for
 	forged     forgeries
 
 	ensured  bool
@@ -72,6 +73,7 @@ func (p *puller) run(ctx context.Context) {
 	p.awake = time.Now()
 	for {
 		p.wakeUp()
+		p.catchUp()
 		p.step(ctx)
 		p.awake = time.Now()
 		select {
@@ -184,21 +186,21 @@ func (p *puller) receive(m *nats.Msg) {
 		return
 	}
 	now := time.Now()
-	sent := now
 	if current {
 		p.lastSeen = now
 		p.book.delivered()
 	} else {
-		sent = p.retiredAt(m.Sub, now)
 		p.book.straggler()
 	}
 	p.backoff = 0
-	p.job(m, meta, sent)
+	p.job(m, meta, now)
 }
 
-// job hands over a delivery that was sent at the given time, or later.
-func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata, sent time.Time) {
-	now := time.Now()
+func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata, now time.Time) {
+	sent := now
+	if !p.slept.IsZero() {
+		sent = p.slept
+	}
 	d := newDelivery(decode(m, meta, p.cfg), p.Source, m.Reply, sent)
 	if !p.takes(m.Subject) {
 		p.refuse(d)
