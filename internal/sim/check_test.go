@@ -196,6 +196,7 @@ func (w *world) checkDrains() {
 // allowed. A broker that forgets its consumer begins to count anew.
 func (w *world) checkAttempts(dead map[string]int) {
 	for id := range w.acked {
+		w.checkGivenUp(id)
 		if !w.hopeless(id) || w.kills(id) || w.seed.chance(id, "header") < 0.03 {
 			continue
 		}
@@ -211,6 +212,23 @@ func (w *world) checkAttempts(dead map[string]int) {
 		if dead[id] != 1 || charged < 1 && !poisoned || charged > maxAttempts*(1+len(w.faults)) || len(w.faults) == 0 && charged != maxAttempts {
 			w.fail("I4: %s fails always: %d dead letters after %d attempts, want 1 after %d: %s", id, dead[id], charged, maxAttempts, w.story(id))
 		}
+	}
+}
+
+// checkGivenUp: a job that is dead for having failed often did so as often as
+// allowed. It may have more attempts than that when a broker forgets, never fewer.
+func (w *world) checkGivenUp(id string) {
+	charged, dead := 0, false
+	for _, r := range w.replicas {
+		for _, i := range r.held[id] {
+			dead = dead || i.reason == job.MaxAttempts
+			if i.what == job.Retry || i.reason == job.MaxAttempts {
+				charged++
+			}
+		}
+	}
+	if dead && charged < maxAttempts {
+		w.fail("I4: %s was given up after %d attempts of %d: %s", id, charged, maxAttempts, w.story(id))
 	}
 }
 

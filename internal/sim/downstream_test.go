@@ -126,7 +126,7 @@ func (d door) answer(id string, n int, down trouble) job.Result {
 	switch {
 	case down == failing, down == flaky && s.chance(id, n, "flaky") < 0.6:
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 503, Err: failed}
-	case d.d.w.hopeless(id):
+	case d.d.w.hopeless(id), d.d.w.hasty(id) && n < 2 && s.chance(id, "fails first") < 0.5:
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 500, Err: failed}
 	case s.chance(id, "broken job") < 0.004:
 		return job.Result{Class: job.Permanent, Reason: job.Status4xx, Status: 422, Err: failed}
@@ -178,6 +178,13 @@ func (d door) finish(c *call, r job.Result) {
 
 // hopeless jobs fail at every call.
 func (w *world) hopeless(id string) bool { return w.seed.chance(id, "hopeless") < 0.003 }
+
+// hasty jobs are worth something for a moment only, and many of them fail at
+// first: their time is over between two calls.
+func (w *world) hasty(id string) bool {
+	u := w.seed.chance(id, "header")
+	return u >= 0.01 && u < 0.02
+}
 
 // kills tells whether a job kills its worker.
 func (w *world) kills(id string) bool { return w.seed.chance(id, "kills") < 0.0003 }

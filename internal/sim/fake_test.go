@@ -40,6 +40,7 @@ const (
 	noLeader          trouble = "no leader"          // nothing is done or answered
 	lostConfirmations trouble = "lost confirmations" // things are done, and some answers lost
 	lostRequests      trouble = "lost requests"      // some things are not done
+	slowBucket        trouble = "slow bucket"        // key-value buckets confirm late: their leader is another one
 )
 
 func newFake(s seed) *fake {
@@ -128,7 +129,7 @@ func (f *fake) in(t trouble) bool {
 		return false
 	}
 	f.dice++
-	if t != noLeader && f.seed.chance(f.dice, string(t)) < 0.5 {
+	if t != noLeader && t != slowBucket && f.seed.chance(f.dice, string(t)) < 0.5 {
 		return false
 	}
 	f.lost[t]++
@@ -162,10 +163,7 @@ func (f *fake) publish(m message) {
 	}
 	for _, s := range f.streams {
 		if s.takes(m.subject) {
-			answer := s.put(m)
-			if !f.in(lostConfirmations) {
-				f.answer(m.reply, "", answer)
-			}
+			f.confirm(s, m.reply, s.put(m))
 			return
 		}
 	}
@@ -173,6 +171,36 @@ func (f *fake) publish(m message) {
 		f.answer(m.reply, "503", nil)
 	}
 }
+
+// confirm tells a publisher what became of a message.
+func (f *fake) confirm(s *fakeStream, reply string, answer []byte) {
+	switch {
+	case f.in(lostConfirmations):
+	case strings.HasPrefix(s.name, "KV_") && f.in(slowBucket):
+		time.AfterFunc(slowness, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.answer(reply, "", answer)
+		})
+	default:
+		f.answer(reply, "", answer)
+	}
+}
+
+// awaitSlow waits, not for long, until a bucket lets somebody wait.
+func (f *fake) awaitSlow(ctx context.Context, patience time.Duration) {
+	slow := func() int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.lost[slowBucket]
+	}
+	for before, until := slow(), time.Now().Add(patience); slow() == before && time.Now().Before(until) && ctx.Err() == nil; {
+		pause(ctx, slowness/10)
+	}
+}
+
+// slowness of a bucket: less than workerd has patience for.
+const slowness = 1500 * time.Millisecond
 
 // fakeStream is a stream.
 type fakeStream struct {

@@ -37,7 +37,7 @@ func (w *world) happen(ctx context.Context, n int) {
 		"cut, then drain", "hang, then drain", "dead letters full", "drain at once",
 	}
 	if w.layer == fakeLayer {
-		kinds = append(kinds, "broker killed", string(noLeader), string(lostConfirmations), string(lostRequests))
+		kinds = append(kinds, "broker killed", string(noLeader), string(lostConfirmations), string(lostRequests), slowThenDrain)
 	}
 	kind := kinds[w.seed.between(0, len(kinds)-1, n, "kind")]
 	w.note("fault %s, replica %d", kind, r.id)
@@ -79,6 +79,8 @@ func (w *world) happen(ctx context.Context, n int) {
 		w.down.outage(w.seed.span(time.Second, 10*time.Second, n, "outage"), true)
 		pause(ctx, w.seed.span(0, 2*time.Second, n, "until the drain"))
 		w.drain(r, min(w.shape.drain, 2*time.Second))
+	case slowThenDrain:
+		w.drainWhileMarking(ctx, n, r)
 	case "drain":
 		w.drain(r, w.shape.drain)
 	case "outage", "hang":
@@ -91,6 +93,22 @@ func (w *world) happen(ctx context.Context, n int) {
 		w.remember(kind, nil)
 		w.deleteConsumer(ctx, n)
 	}
+}
+
+// slowThenDrain is a crash, whose jobs the others mark before they run them,
+// but the bucket is slow, and meanwhile these are told to drain.
+const slowThenDrain = "slow bucket, then drain"
+
+func (w *world) drainWhileMarking(ctx context.Context, n int, r *replica) {
+	began := time.Now()
+	r.dies("crash")
+	w.broker.(*fake).begin(slowBucket, w.shape.ackWait+10*time.Second)
+	pause(ctx, w.seed.span(w.shape.ackWait/2, w.shape.ackWait, n, "until the drain"))
+	w.broker.(*fake).awaitSlow(ctx, w.shape.ackWait)
+	for _, r := range w.alive() {
+		w.drain(r, w.shape.drain)
+	}
+	w.rememberSince(began, slowThenDrain, nil)
 }
 
 // drain replaces a replica as a deployment does.

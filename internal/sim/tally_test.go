@@ -101,7 +101,7 @@ func sometimes() []string {
 		"fault: broker killed", "fault: broker restart", "fault: consumer deleted", "fault: crash", "fault: crash after a dead letter",
 		"fault: crash before an ack", "fault: crash by a job", "fault: cut", "fault: dead letters full", "fault: drain", "fault: drain at once",
 		"fault: hang", "fault: incomplete drain", "fault: lost confirmations", "fault: lost requests", "fault: no leader", "fault: outage",
-		"fault: silence", "lost to: lost confirmations", "lost to: lost requests", "lost to: no leader",
+		"fault: silence", "fault: slow bucket, then drain", "lost to: lost confirmations", "lost to: lost requests", "lost to: no leader",
 		"outcome: connect", "outcome: dead_letter_unavailable", "outcome: decode", "outcome: expired", "outcome: interrupted", "outcome: lease_lost",
 		"outcome: max_attempts", "outcome: ok", "outcome: panic", "outcome: poison", "outcome: released", "outcome: status_4xx", "outcome: status_5xx",
 		"outcome: throttled", "outcome: timeout", "pull requests given up", "redelivered", "redelivery of what is in hand or finished",

@@ -193,8 +193,10 @@ func (w *world) send(ctx context.Context, n int) {
 		Data:    w.payload(id), Header: nats.Header{job.HeaderMsgID: {id}, "X-Kept": {id}},
 	}
 	switch u := w.seed.chance(id, "header"); {
-	case u < 0.02:
+	case u < 0.01:
 		msg.Header.Set(job.HeaderTTL, w.seed.span(100*time.Millisecond, 20*time.Second, id, "ttl").String())
+	case w.hasty(id):
+		msg.Header.Set(job.HeaderTTL, w.seed.span(50*time.Millisecond, 800*time.Millisecond, id, "ttl").String())
 	case u < 0.022:
 		msg.Header.Set(job.HeaderTTL, "soon")
 	}
