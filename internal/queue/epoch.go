@@ -47,8 +47,17 @@ func (p *puller) wakeUp() {
 	p.awake = now
 }
 
-// catchUp takes whatever was sent while the process did not run: after the
-// answer of the broker nothing older is under way.
+// unheard notes that nothing has come although something should have. If not
+// the consumer is dead but the connection stands still, what was sent since is
+// still under way, and will be somebody else's by the time it is here.
+func (p *puller) unheard() {
+	if p.slept.IsZero() {
+		p.slept = p.lastSeen
+	}
+}
+
+// catchUp takes whatever was sent while the process did not run, or nothing came:
+// after the answer of the broker nothing older is under way.
 func (p *puller) catchUp() {
 	if p.slept.IsZero() || p.conn.Connected() && p.conn.nc.FlushTimeout(drainTimeout) != nil {
 		return

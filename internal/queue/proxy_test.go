@@ -19,6 +19,7 @@ type proxy struct {
 	mu    sync.Mutex
 	down  bool
 	muted bool
+	held  chan struct{} // closed when what the broker says may go on; nil: it may
 	conns []net.Conn
 }
 
@@ -83,6 +84,20 @@ func (p *proxy) mute() {
 	p.muted = true
 }
 
+// hold keeps what the broker says until the returned function is called.
+func (p *proxy) hold() (release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held := make(chan struct{})
+	p.held = held
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.held = nil
+		close(held)
+	})
+}
+
 // listener is the client's side of a connection.
 type listener struct {
 	io.Writer
@@ -92,8 +107,11 @@ type listener struct {
 // Write implements io.Writer.
 func (l listener) Write(b []byte) (int, error) {
 	l.p.mu.Lock()
-	muted := l.p.muted
+	muted, held := l.p.muted, l.p.held
 	l.p.mu.Unlock()
+	if held != nil {
+		<-held
+	}
 	if muted {
 		return len(b), nil
 	}

@@ -57,7 +57,7 @@ type puller struct {
 	old        []retired
 	lastSeen   time.Time
 	awake      time.Time // when run looked last
-	slept      time.Time // since when it had not, until that is made up for
+	slept      time.Time // since when it had not, or heard nothing, until that is made up for
 	forged     forgeries
 
 	ensured  bool
@@ -116,6 +116,7 @@ func (p *puller) step(ctx context.Context) {
 	if p.book.requests > 0 && now.Sub(p.lastSeen) > silence {
 		p.newEpoch("no heartbeat", p.nextBackoff())
 		p.ensured = false
+		p.unheard()
 	}
 	if !p.conn.Connected() {
 		p.report(false, "not connected to NATS")

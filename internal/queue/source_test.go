@@ -447,6 +447,36 @@ func TestSource_aDeliveryThatLayHereCountsAsOldAsItMayBe(t *testing.T) {
 	}
 }
 
+// TestSource_aDeliveryThatLayInTheNetworkCountsAsOldAsItMayBe: a connection that
+// stood still for longer than the lease brings jobs that are somebody else's.
+func TestSource_aDeliveryThatLayInTheNetworkCountsAsOldAsItMayBe(t *testing.T) {
+	k := newKit(t)
+	way := newProxy(t, k.broker.URL())
+	there, err := queue.Dial(queue.Config{URL: way.url()}.WithDefaults(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(there.Close)
+	const lease = 4 * time.Second
+	s, c := k.source(there, lease), newCatcher()
+	defer run(s, c)()
+	s.Request(2)
+	k.publish(1)
+	settle(t, job.Ack, c.await(t, 1)[0])
+	k.flush(there)
+	release := way.hold()
+	t.Cleanup(release)
+	k.publish(1)
+	k.awaitFor("it is under way", func() bool { return k.delivered() == 2 })
+	lapse := time.NewTimer(lease + 100*time.Millisecond)
+	defer lapse.Stop()
+	<-lapse.C
+	release()
+	if d := c.await(t, 2)[1]; time.Now().Before(d.LeaseUntil()) {
+		t.Errorf("it is believed to be ours for another %v", time.Until(d.LeaseUntil()))
+	}
+}
+
 // stopped is a receiver that holds up the source.
 type stopped struct {
 	*catcher
