@@ -65,6 +65,7 @@ func (w *world) check(ctx context.Context) (seen tally) {
 	defer w.down.mu.Unlock()
 	seen.twice = w.checkEnds(dead)
 	w.checkLeases()
+	w.checkTaken()
 	w.checkAttempts(dead)
 	w.checkPoison()
 	w.checkSpacing()
@@ -257,13 +258,21 @@ func (w *world) checkPoison() {
 func (w *world) explained(id string) bool {
 	for _, r := range w.replicas {
 		for _, i := range r.held[id] {
-			if i.what == job.DeadLetter && w.disturbed(r, i) {
+			if i.what == job.DeadLetter && w.disturbed(r, i) || i.what != job.Done && w.late(r, i) {
 				return true
 			}
 		}
 	}
 	return slices.ContainsFunc(w.down.calls[id], func(c *call) bool {
 		return c.done && w.disturbed(c.replica, c.replica.holding(id, c))
+	})
+}
+
+// late tells whether what a replica said of a job may have stood still on its
+// way, until the job was somebody else's: the broker does not compare.
+func (w *world) late(r *replica, i interval) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool {
+		return f.kind == "stall" && f.replica == r && !f.until.Before(i.from) && !f.at.After(i.to)
 	})
 }
 

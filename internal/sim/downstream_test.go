@@ -29,7 +29,8 @@ type call struct {
 	replica    *replica
 	begin, end time.Time // end is zero while it runs
 	class      job.Class
-	done       bool // answered with success, and the answer was received
+	done       bool      // answered with success, and the answer was received
+	taken      time.Time // since when the broker had given the job to somebody else as it began; zero: it had not
 }
 
 func newDownstream(w *world) *downstream {
@@ -56,10 +57,13 @@ func (d door) Call(ctx context.Context, r target.Request) job.Result {
 	if at := r.Job.Deadline; !at.IsZero() && time.Now().After(at) {
 		w.fail("I7: %s was called (try %d) %s after its deadline", id, r.Try, time.Since(at))
 	}
+	taken := w.taken(r.Job.Stream, r.Job.Consumer, r.Job.Sequence, r.Job.Deliveries)
 	c, n, down := d.begin(id, r.Try)
+	c.taken = taken
 	result := job.Result{Class: job.Panicked}
 	defer func() { d.finish(c, result) }()
 	result = d.work(ctx, id, n, down)
+	d.l.r.frozen.pass()
 	if result.Class == job.Success && w.seed.chance(id, n, "dies before the ack") < 0.0004 {
 		d.l.r.dies("crash before an ack")
 	}

@@ -322,6 +322,7 @@ type pending struct {
 	written    time.Time // the same as on disk: for a plain delivery the time of publication
 	queued     bool      // to be delivered again
 	first      time.Time // of its deliveries
+	given      time.Time // the last of them
 }
 
 // acked is an acknowledgement that may not be on disk yet.
@@ -410,7 +411,7 @@ func (c *fakeConsumer) deliver(r *request, seq uint64, now time.Time) {
 		c.pending[seq] = p
 	}
 	p.deliveries++
-	p.since, p.written = now, m.at
+	p.since, p.written, p.given = now, m.at, now
 	c.watch(seq, p)
 	r.left--
 	r.beat = now.Add(r.heartbeat)

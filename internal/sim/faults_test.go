@@ -34,7 +34,7 @@ func (w *world) happen(ctx context.Context, n int) {
 	r := alive[w.seed.between(0, len(alive)-1, n, "victim")]
 	kinds := []string{
 		"broker restart", "cut", "silence", "crash", "drain", "outage", "hang", "consumer deleted", "cut", "crash", "drain",
-		"cut, then drain", "hang, then drain", "dead letters full", "drain at once",
+		"cut, then drain", "hang, then drain", "dead letters full", "drain at once", "freeze", "stall",
 	}
 	if w.layer == fakeLayer {
 		kinds = append(kinds, "broker killed", string(noLeader), string(lostConfirmations), string(lostRequests), slowThenDrain)
@@ -63,6 +63,18 @@ func (w *world) happen(ctx context.Context, n int) {
 		w.remember(kind, r)
 		r.silent.Store(true)
 		r.link.silence()
+	case "freeze":
+		began := time.Now()
+		r.freeze()
+		pause(ctx, w.seed.span(w.shape.ackWait/2, 2*w.shape.ackWait, n, "frozen"))
+		r.thaw()
+		w.rememberSince(began, kind, r)
+	case "stall":
+		began := time.Now()
+		r.link.stall()
+		pause(ctx, w.seed.span(time.Second, min(2*w.shape.ackWait, noticed), n, "stalled"))
+		r.link.flow()
+		w.rememberSince(began, kind, r)
 	case "crash":
 		r.dies(kind)
 	case "drain at once":

@@ -87,6 +87,7 @@ type counting struct {
 
 // Deliver implements job.Receiver.
 func (c counting) Deliver(d job.Delivery, backlog uint64) {
+	c.l.r.frozen.pass()
 	p := &pulse{Delivery: d, l: c.l, last: time.Now(), ackWait: c.ackWait()}
 	c.l.receive(idOf(d.Job().Payload), p)
 	c.Receiver.Deliver(p, backlog)
@@ -125,12 +126,14 @@ type pulse struct {
 
 // Extend implements job.Delivery.
 func (p *pulse) Extend() {
+	p.l.r.frozen.pass()
 	p.beat()
 	p.Delivery.Extend()
 }
 
 // Settle implements job.Delivery.
 func (p *pulse) Settle(v job.Verb, after time.Duration) error {
+	p.l.r.frozen.pass()
 	p.beat()
 	p.l.handBack(p)
 	return p.Delivery.Settle(v, after)
@@ -142,7 +145,7 @@ func (p *pulse) beat() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	if gap := now.Sub(p.last); gap > p.ackWait*6/10 && now.Before(p.LeaseUntil()) {
+	if gap := now.Sub(p.last); gap > p.ackWait*6/10 && now.Before(p.LeaseUntil()) && !p.l.r.frozen.openedSince(p.last) {
 		p.l.r.w.fail("I9: replica %d gave no sign of life for %s during %s, of %s", p.l.r.id, idOf(p.Job().Payload), gap, p.ackWait)
 	}
 	p.last = now

@@ -60,13 +60,18 @@ func (l *link) kill() {
 // linkConn is one connection of a link.
 type linkConn struct {
 	net.Conn
-	silent atomic.Bool
+	silent  atomic.Bool
+	stalled barrier
+
+	mu   sync.Mutex
+	late []byte // written while nothing moved
 }
 
 // Read discards what arrives on a silent connection.
 func (c *linkConn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.Conn.Read(p)
+		c.stalled.pass()
 		if err != nil || !c.silent.Load() {
 			return n, err
 		}
@@ -76,6 +81,9 @@ func (c *linkConn) Read(p []byte) (int, error) {
 // Write loses what is sent on a silent connection.
 func (c *linkConn) Write(p []byte) (int, error) {
 	if c.silent.Load() {
+		return len(p), nil
+	}
+	if c.delay(p) {
 		return len(p), nil
 	}
 	return c.Conn.Write(p)

@@ -45,6 +45,7 @@ type replica struct {
 	ready        chan struct{} // closed when it is complete
 	gone         atomic.Bool   // it has begun to end
 	silent       atomic.Bool   // its connection has been, once
+	frozen       barrier       // shut while the process is stopped
 	draining     time.Time     // since when; zero: it crashed, or lives
 
 	mu       sync.Mutex
@@ -94,7 +95,7 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 		Redelivery: pool.Redelivery{MaxAttempts: maxAttempts, InitialBackoff: 500 * time.Millisecond, MaxBackoff: 20 * time.Second, Multiplier: 2},
 	}.WithDefaults()
 	limits := limiter.New(limiter.Config{}.WithDefaults(), limiter.Rate{}, sh.concurrency)
-	guard := breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: 8 * time.Second, ProbeTimeout: 10 * time.Second}.WithDefaults(), func(c breaker.Change) {
+	guard := breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: 8 * time.Second, ProbeTimeout: probeTimeout}.WithDefaults(), func(c breaker.Change) {
 		l.changed(c)
 		if c.To != breaker.Closed {
 			limits.Outage(time.Now())

@@ -155,7 +155,10 @@ func (l *lane) checkBreaker() {
 	l.checkCalls(state, since, time.Now())
 }
 
-const halfOpenCalls = 3
+const (
+	halfOpenCalls = 3
+	probeTimeout  = 10 * time.Second
+)
 
 func (l *lane) breakerFails(format string, args ...any) {
 	l.r.w.fail("I6: the breaker of replica %d pool %d "+format, append([]any{l.r.id, l.n}, args...)...)
@@ -183,7 +186,7 @@ func (l *lane) good(from, to time.Time) (n int) {
 // checkCalls that began in a state: none while open, one at a time while half
 // open, and while closed not on and on after failures.
 func (l *lane) checkCalls(state breaker.State, from, to time.Time) {
-	var last time.Time // the end of the probe before
+	var last, began time.Time // the end of the probe before, and its beginning
 	for _, c := range l.r.w.down.lanes[l] {
 		if !c.begin.After(from) || !c.begin.Before(to) || c.end.IsZero() {
 			continue
@@ -192,10 +195,10 @@ func (l *lane) checkCalls(state breaker.State, from, to time.Time) {
 		case breaker.Open:
 			l.breakerFails("let a call begin while it was open, at %s", c.begin.Sub(l.r.w.began))
 		case breaker.HalfOpen:
-			if c.begin.Before(last) {
+			if c.begin.Before(last) && c.begin.Sub(began) < probeTimeout {
 				l.breakerFails("let two probes run at once, at %s", c.begin.Sub(l.r.w.began))
 			}
-			last = c.end
+			last, began = c.end, c.begin
 		}
 	}
 	if state != breaker.Closed {
