@@ -20,6 +20,10 @@ const (
 	dialTimeout      = 5 * time.Second
 	pingInterval     = 5 * time.Second
 	pingsOutstanding = 2
+	// writeTimeout is also how long a half-open connection may stay unnoticed
+	// with the socket's buffer full: while the client writes it holds the lock
+	// under which it counts pings. Its own is a minute.
+	writeTimeout     = 15 * time.Second
 	reconnectFirst   = 100 * time.Millisecond
 	reconnectLongest = 5 * time.Second
 	apiTimeout       = 5 * time.Second
@@ -101,6 +105,8 @@ func (c *Conn) options(cfg Config) ([]nats.Option, error) {
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(pingsOutstanding),
+		nats.FlusherTimeout(writeTimeout),
+		nats.ReconnectOnFlusherError(),
 		nats.CustomInboxPrefix(cfg.InboxPrefix),
 		nats.PermissionErrOnSubscribe(true),
 		nats.ConnectHandler(func(nc *nats.Conn) {
