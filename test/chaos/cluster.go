@@ -4,62 +4,100 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// clusterStorm kills the leader of the stream of a three-node cluster again
-// and again, now and then stops a node in an orderly way, and at last kills
-// all three. Each time it waits until all are there again.
+// clusterStorm does to the nodes of a three-node cluster what happens to nodes,
+// one after the other; each time it waits until all are there again. An
+// election takes 4 to 9 s (nats-server), so that most of the time is waited.
 func clusterStorm(ctx context.Context, w *world) error {
 	r := rand.New(rand.NewPCG(w.seed, 33))
-	for n := 0; pause(ctx, between(r, 1500*time.Millisecond, 3*time.Second)); n++ {
+	for n := 0; pause(ctx, between(r, 200*time.Millisecond, time.Second)); n++ {
 		if err := w.whole(ctx); err != nil {
 			return err
 		}
-		began := w.clock()
-		kind, whom, err := w.fell(ctx, r, n)
+		f, err := w.fell(ctx, r, n)
 		if err != nil {
 			return err
 		}
-		stalled := w.untilTaken(ctx)
+		// Jobs go on and are settled meanwhile, as far as the nodes let them.
+		// The end of the load is no end of that.
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		stalled := w.untilTaken(wait)
+		cancel()
+		if err := w.raise(); err != nil {
+			return err
+		}
 		// The leases are longer than an election takes; what the broker had not
 		// confirmed is sent again. Only an ack that was under way is explained,
 		// and with all three gone, what they had not written down.
-		f := fault{Kind: kind, Whom: whom, Began: began, Ended: w.clock(), Excuses: []string{"*"}, Before: ackOnItsWay}
-		if whom == "all" || f.Ended-f.Began > w.ackWait/2 {
+		f.Ended, f.Excuses, f.Before = w.clock(), []string{"*"}, ackOnItsWay
+		if f.Whom == "all" || f.Ended-f.Began > w.ackWait/2 {
 			f.Before, f.Wakes = acksFlushed, true
 		}
 		w.did(f)
-		w.event("broker stall", whom, round(stalled))
-		if err := w.startBrokers(); err != nil {
-			return err
-		}
+		w.event("broker stall", f.Whom, round(stalled))
 	}
 	return nil
 }
 
-// fell takes one node down, or all.
-func (w *world) fell(ctx context.Context, r *rand.Rand, n int) (kind, whom string, err error) {
+// fell takes one node down, or all, or stops one.
+func (w *world) fell(ctx context.Context, r *rand.Rand, n int) (f fault, err error) {
 	leader, err := w.leader(ctx)
 	if err != nil {
-		return "", "", err
+		return f, err
 	}
-	switch n % 4 {
-	case 1:
-		b := w.brokers[r.IntN(len(w.brokers))]
-		b.end()
-		return "broker stopped, rolling", b.node.Name, nil
+	f = fault{Whom: leader.node.Name, Began: w.clock()}
+	other := w.brokers[(slices.Index(w.brokers, leader)+1+r.IntN(len(w.brokers)-1))%len(w.brokers)]
+	switch n % 8 {
+	case 0:
+		f.Kind = "broker SIGKILL, leader"
+		leader.kill()
+	case 1, 5:
+		f.Kind, f.Whom = "broker SIGKILL, follower", other.node.Name
+		other.kill()
+	case 2:
+		f.Kind = "broker stopped in an orderly way, leader"
+		leader.end()
 	case 3:
+		f.Kind = "broker SIGKILL, leader"
+		leader.kill()
+		if n < 8 { // its jobs wait for their leases to end, which is long
+			return f, nil
+		}
+		k := w.workers[r.IntN(len(w.workers))]
+		w.killWorker(k)
+		return f, k.start()
+	case 4:
+		f.Kind, f.Whom = "broker stopped in an orderly way, follower", other.node.Name
+		other.end()
+	case 6: // it wakes up as the leader that it no longer is
+		f.Kind = "broker SIGSTOP, leader"
+		err := leader.signal(syscall.SIGSTOP)
+		pause(ctx, time.Second)
+		return f, err
+	case 7:
+		f.Kind, f.Whom = "broker SIGKILL, all three", "all"
 		for _, b := range w.brokers {
 			b.kill()
 		}
-		return "broker SIGKILL, all three", "all", w.startBrokers()
-	default:
-		leader.kill()
-		return "broker SIGKILL, leader", leader.node.Name, nil
+		return f, w.startBrokers()
 	}
+	return f, nil
+}
+
+// raise starts the nodes that are down and lets those go on that are stopped.
+func (w *world) raise() error {
+	for _, b := range w.brokers {
+		if b.running() {
+			_ = b.signal(syscall.SIGCONT)
+		}
+	}
+	return w.startBrokers()
 }
 
 func (w *world) leader(ctx context.Context) (*broker, error) {
@@ -106,21 +144,7 @@ func (w *world) whole(ctx context.Context) error {
 // returns how long that took: what the broker alone takes to recover.
 func (w *world) untilTaken(ctx context.Context) time.Duration {
 	began := w.clock()
-	for n := 0; ctx.Err() == nil; n++ {
-		id := fmt.Sprintf("%s-probe-%d-%d", w.name, began.Milliseconds(), n)
-		pub, cancel := context.WithTimeout(ctx, time.Second)
-		ack, err := w.js.Publish(pub, "jobs.high", payload(w.seed, id, w.size), jetstream.WithMsgID(id))
-		cancel()
-		w.mu.Lock()
-		if err == nil {
-			w.probes[id] = ack.Sequence
-		} else {
-			w.unknown = append(w.unknown, id)
-		}
-		w.mu.Unlock()
-		if err == nil {
-			break
-		}
+	for n := 0; ctx.Err() == nil && !w.probe(ctx, fmt.Sprintf("%s-probe-%d-%d", w.name, began.Milliseconds(), n)); n++ {
 		pause(ctx, 20*time.Millisecond)
 	}
 	// The consumers are replicated by themselves and have leaders of their own.

@@ -49,7 +49,7 @@ func (d *downstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id, replica := r.Header.Get("Workerd-Job-Id"), r.Header.Get("X-Replica")
 	n, times := d.begin(call{ID: id, Replica: replica, Began: d.clock(), Attempt: r.Header.Get("Workerd-Attempt")})
 	body, err := io.ReadAll(r.Body)
-	altered := err == nil && !bytes.Equal(body, payload(d.seed, id, d.size))
+	altered := err == nil && !bytes.Equal(body, payload(d.seed, id, d.size)) || forged(r)
 	status := 0
 	if err == nil {
 		status = d.work(r, id, times)

@@ -20,10 +20,11 @@ const (
 	modeSlow      mode = "slow"      // up to half a second
 	modeLong      mode = "long"      // one to two seconds
 	modeFails     mode = "fails"     // 500 the first time
-	modeThrottled mode = "throttled" // 429 the first time
+	modeThrottled mode = "throttled" // 429 the first time, which holds the whole target of that replica: few
 	modeHangs     mode = "hangs"     // no answer the first time
 	modeReset     mode = "reset"     // half an answer the first time, then a reset
 	modeRefused   mode = "refused"   // 422: dead letter
+	modeInvalid   mode = "invalid"   // never called: dead letter
 )
 
 // chance is a number below n that depends on the seed, a name and a purpose.
@@ -39,6 +40,9 @@ func chance(seed uint64, name, purpose string, n int) int {
 const good = "good-"
 
 func modeOf(seed uint64, id string) mode {
+	if strings.HasPrefix(id, broken) || evil(seed, id) == "lies" {
+		return modeInvalid
+	}
 	switch n := chance(seed, id, "mode", 1000); {
 	case n < 760, n >= 920 && strings.HasPrefix(id, good):
 		return modeFast
@@ -46,7 +50,7 @@ func modeOf(seed uint64, id string) mode {
 		return modeSlow
 	case n < 920:
 		return modeLong
-	case n < 950:
+	case n < 958:
 		return modeFails
 	case n < 960:
 		return modeThrottled
@@ -79,11 +83,20 @@ func takes(seed uint64, id string) time.Duration {
 	}
 }
 
-// payload is what a job carries: mostly little, now and then 64 KiB.
+// payload is what a job carries: mostly little, now and then 64 KiB;
+// hostile ones nothing or a MiB.
 func payload(seed uint64, id string, fixed int) []byte {
 	size := chance(seed, id, "size", 2<<10)
 	if chance(seed, id, "big", 100) == 0 {
 		size = 64 << 10
+	}
+	if strings.HasPrefix(id, hostile) {
+		switch chance(seed, id, "extreme", 20) {
+		case 0:
+			size = 1<<20 - 1
+		case 1, 2:
+			size = 0
+		}
 	}
 	if fixed > 0 {
 		size = fixed

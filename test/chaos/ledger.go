@@ -78,6 +78,7 @@ type verdict struct {
 	Done       int      `json:"done"`
 	Dead       int      `json:"dead"`
 	Left       int      `json:"left"`
+	Stranded   int      `json:"stranded"` // of these, neither done nor dead: nothing is over while they are there
 	Lost       int      `json:"lost"`
 	Forgotten  int      `json:"forgotten"`  // by the broker: it has given their sequence to another job
 	Duplicates int      `json:"duplicates"` // calls answered 2xx beyond the first of a job
@@ -167,6 +168,8 @@ func (b *books) accounted(v *verdict, calls map[string][]call, letters map[strin
 		case len(letters[id]) > 0:
 			v.Dead++
 		case left[id]:
+			v.Stranded++
+			v.problem("job %s is still in the stream, called %d times, although its consumers have no more: %s", id, len(calls[id]), history(calls[id]))
 		case given[b.Sequences[id]] > 1:
 			// The promise begins with a broker that keeps what it has acknowledged.
 			v.Forgotten++
@@ -186,6 +189,9 @@ func (b *books) onlyPublished(v *verdict, calls map[string][]call, letters map[s
 	for id, of := range calls {
 		if !published[id] {
 			v.problem("job %s was called and never published", id)
+		}
+		if modeOf(b.Seed, id) == modeInvalid {
+			v.problem("job %s was called although it cannot be read or must not run: %s", id, history(of))
 		}
 		if slices.ContainsFunc(of, func(c call) bool { return c.Altered }) {
 			v.problem("job %s reached the downstream altered", id)
@@ -276,7 +282,8 @@ func (b *books) letters(v *verdict, letters []letter, calls []call) {
 	if i := slices.IndexFunc(calls, func(c call) bool { return c.Done }); i >= 0 && !excused {
 		v.problem("job %s is done and a dead letter (%s): %s", id, letters[0].Reason, history(calls))
 	}
-	if mode := modeOf(b.Seed, id); mode != modeRefused && letters[0].Reason != "poison" {
+	mode, reason := modeOf(b.Seed, id), letters[0].Reason
+	if mode != modeRefused && reason != "poison" && (mode != modeInvalid || reason != "decode") {
 		v.problem("job %s is a dead letter (%s) although its mode is %s: %s", id, letters[0].Reason, mode, history(calls))
 	}
 }

@@ -13,21 +13,21 @@ import (
 // link is a TCP proxy that does to connections what networks do. It is between
 // one replica and the broker, or the downstream.
 type link struct {
-	target string
-	l      net.Listener
-	ctx    context.Context
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
+	l    net.Listener
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
 	// accepted connections so far.
 	accepted atomic.Int64
 	cuts     atomic.Int64 // connections cut, by whatever
 
-	mu    sync.Mutex
-	pairs map[*pair]struct{}
-	hold  chan struct{} // closed when bytes may pass again; nil: they may
-	delay time.Duration // of each piece
-	piece int           // largest piece passed at once; 0: as it comes
-	limit int64         // bytes after which a connection is cut; 0: never
+	mu     sync.Mutex
+	target string
+	pairs  map[*pair]struct{}
+	hold   chan struct{} // closed when bytes may pass again; nil: they may
+	delay  time.Duration // of each piece
+	piece  int           // largest piece passed at once; 0: as it comes
+	limit  int64         // bytes after which a connection is cut; 0: never
 }
 
 // pair is one connection through the link.
@@ -54,6 +54,13 @@ func newLink(target string) (*link, error) {
 	return k, nil
 }
 
+// aim sends connections to come elsewhere.
+func (k *link) aim(target string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.target = target
+}
+
 func (k *link) addr() string { return k.l.Addr().String() }
 
 func (k *link) close() {
@@ -70,6 +77,7 @@ func (k *link) serve() {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
+			pause(k.ctx, 10*time.Millisecond) // out of descriptors
 			continue
 		}
 		k.wg.Go(func() { k.connect(near) })
@@ -77,7 +85,10 @@ func (k *link) serve() {
 }
 
 func (k *link) connect(near net.Conn) {
-	far, err := new(net.Dialer).DialContext(k.ctx, "tcp", k.target)
+	k.mu.Lock()
+	target := k.target
+	k.mu.Unlock()
+	far, err := new(net.Dialer).DialContext(k.ctx, "tcp", target)
 	if err != nil {
 		abort(near)
 		return

@@ -2,8 +2,9 @@
 // what happens to processes, and compares what the stream has accepted with
 // what the downstream saw.
 //
-//	go run ./test/chaos                 what CI runs, under six minutes
-//	go run ./test/chaos -full           all of it, longer
+//	go run ./test/chaos                 what CI runs, about five minutes
+//	go run ./test/chaos -full           all of it, longer, and what needs root:
+//	                                    partitions, starvation, a full disk
 //	go run ./test/chaos -only a,b       some scenarios
 //	go run ./test/chaos -list           what there is
 //	go run ./test/chaos check DIR       do the sums of a finished run again
@@ -20,8 +21,16 @@
 //     job from the times of its calls and of the faults;
 //   - never more calls of a replica in flight than its concurrency.
 //
+// One scenario has jobs among its load that mean harm: forged, endless and
+// unreadable headers, nothing or a MiB to carry. They are in the same books.
+//
 // A fault counts when it was really done: a signal delivered, a connection
-// cut, a limit hit. Everything random follows from -seed. What depends on the
+// cut, a limit hit. A run of all scenarios with fewer than 200 faults of
+// processes has shown nothing and fails, as does one with a job lost, a
+// duplicate that no fault explains, or a bound that was not kept. A bound missed
+// while the machine did not run the harness either (by 200 ms) is reported and
+// measured once more, and that counts. What cannot be done on a machine is
+// skipped, and the report says so and why. Everything random follows from -seed. What depends on the
 // scheduler of the machine does not, so a seed finds a class of trouble again,
 // not each interleaving.
 package main
@@ -51,11 +60,15 @@ func main() {
 	}
 }
 
-// run is the harness, or one of the brokers it starts.
+// run is the harness, or one of the processes it starts.
 func run(ctx context.Context, args []string) error {
 	switch {
 	case len(args) == 2 && args[0] == roleBroker:
 		return serveBroker(args[1])
+	case len(args) == 2 && args[0] == roleFront:
+		return serveFront(args[1])
+	case len(args) == 2 && args[0] == roleHog:
+		return hog(args[1])
 	case len(args) == 2 && args[0] == "check":
 		return recheck(args[1])
 	}
@@ -74,17 +87,18 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println(names(plan))
 		return nil
 	}
-	plan, err := choose(plan, *only)
+	plan, err := choose(plan, *only, *full)
 	if err != nil {
 		return err
 	}
-	h := &harness{seed: *seed, out: *out, binary: *binary, full: *full}
+	h := &harness{seed: *seed, out: *out, binary: *binary, full: *full, all: *only == ""}
 	return h.run(ctx, plan)
 }
 
-func choose(plan []scenario, only string) ([]scenario, error) {
+// choose picks scenarios by name, those of a run in CI, or all.
+func choose(plan []scenario, only string, full bool) ([]scenario, error) {
 	if only == "" {
-		return plan, nil
+		return slices.DeleteFunc(plan, func(s scenario) bool { return s.fullOnly && !full }), nil
 	}
 	var chosen []scenario
 	for name := range strings.SplitSeq(only, ",") {
@@ -101,7 +115,7 @@ func choose(plan []scenario, only string) ([]scenario, error) {
 type harness struct {
 	seed        uint64
 	out, binary string
-	full        bool
+	full, all   bool
 }
 
 func (h *harness) run(ctx context.Context, plan []scenario) (err error) {
@@ -122,11 +136,15 @@ func (h *harness) run(ctx context.Context, plan []scenario) (err error) {
 			return err
 		}
 	}
-	r := report{Began: time.Now().UTC(), Seed: h.seed, Full: h.full, Out: h.out}
+	r := report{Began: time.Now().UTC(), Seed: h.seed, Full: h.full, All: h.all, Out: h.out}
 	for _, s := range plan {
-		fmt.Fprintf(os.Stderr, "%-12s %s\n", s.name, s.about)
-		one := play(ctx, s, h.seed, [2]string{filepath.Join(h.out, s.name), h.binary})
-		fmt.Fprint(os.Stderr, one.lines())
+		one := h.play(ctx, s, s.name)
+		if one.again() && ctx.Err() == nil {
+			one.Again = true
+			r.Results = append(r.Results, one)
+			fmt.Fprintln(os.Stderr, "  too late on a machine that was late itself: once more")
+			one = h.play(ctx, s, s.name+"-again")
+		}
 		r.Results = append(r.Results, one)
 		if ctx.Err() != nil {
 			break
@@ -141,6 +159,14 @@ func (h *harness) run(ctx context.Context, plan []scenario) (err error) {
 		return errors.New("interrupted")
 	}
 	return r.verdict()
+}
+
+// play runs one scenario in a directory of its own.
+func (h *harness) play(ctx context.Context, s scenario, dir string) result {
+	fmt.Fprintf(os.Stderr, "%-12s %s\n", s.name, s.about)
+	one := play(ctx, s, h.seed, [2]string{filepath.Join(h.out, dir), h.binary})
+	fmt.Fprint(os.Stderr, one.lines())
+	return one
 }
 
 // build makes the workerd of this tree.

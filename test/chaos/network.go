@@ -64,9 +64,16 @@ func (w *world) slowUp(ctx context.Context, k *worker, r *rand.Rand) {
 	w.did(f)
 }
 
+// noticed is how long a replica may take to notice that its peer has vanished:
+// it asks every 5 s, and gives up at the third answer that it misses.
+const noticed = 16 * time.Second
+
 // halfOpenUp makes the peer of the connection to the broker vanish. It lasts
-// until the replica has noticed and connects anew.
+// until the replica has noticed and connects anew. There must be time for that.
 func (w *world) halfOpenUp(ctx context.Context, k *worker, _ *rand.Rand) {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < noticed {
+		return
+	}
 	f := fault{Kind: "link to broker half-open", Whom: k.replica(), Began: w.clock()}
 	before := k.up.accepted.Load()
 	if k.up.halfOpen() == 0 {

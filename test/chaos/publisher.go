@@ -14,12 +14,12 @@ const stream = "JOBS"
 
 // publisher sends jobs and remembers which ones the stream has taken.
 type publisher struct {
-	seed   uint64
-	prefix string
-	size   int
-	js     jetstream.JetStream
-	header func(id string) nats.Header // more than the id, if anything
-	sent   []sent
+	seed    uint64
+	prefix  string
+	size    int
+	js      jetstream.JetStream
+	hostile bool // one in ten means harm
+	sent    []sent
 	// sequences the stream said it has given to jobs.
 	sequences map[string]uint64
 	refused   int // the client would not even send them
@@ -50,12 +50,12 @@ func (p *publisher) pace(ctx context.Context, rate int) {
 // publish sends a job and does not wait for the answer. It is not sent again:
 // whether one without an answer is in the stream is not known.
 func (p *publisher) publish(id string) {
-	m := &nats.Msg{Subject: "jobs.normal", Data: payload(p.seed, id, p.size), Header: nats.Header{}}
+	if p.hostile && chance(p.seed, id, "hostile", 10) == 0 {
+		id = hostile + id
+	}
+	m := &nats.Msg{Subject: "jobs.normal", Data: payload(p.seed, id, p.size), Header: hostileHeader(p.seed, id)}
 	if chance(p.seed, id, "high", 4) == 0 {
 		m.Subject = "jobs.high"
-	}
-	if p.header != nil {
-		m.Header = p.header(id)
 	}
 	ack, err := p.js.PublishMsgAsync(m, jetstream.WithMsgID(id))
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -42,7 +43,7 @@ func (w *world) each(ctx context.Context, drive func(context.Context, *worker, *
 	for i, k := range w.workers {
 		r := rand.New(rand.NewPCG(w.seed, uint64(i)))
 		wg.Go(func() {
-			if err := drive(ctx, k, r); err != nil && ctx.Err() == nil {
+			if err := drive(ctx, k, r); err != nil && !errors.Is(err, ctx.Err()) {
 				errs <- err
 			}
 		})

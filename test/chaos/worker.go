@@ -22,6 +22,7 @@ type worker struct {
 	admin  int
 	up     *link // to the broker; nil: none between
 	down   *link // to the downstream
+	group  *group
 
 	mu    sync.Mutex
 	gen   int
@@ -75,6 +76,12 @@ func (w *worker) signal(sig syscall.Signal) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.cmd.Process.Signal(sig)
+}
+
+func (w *worker) pid() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cmd.Process.Pid
 }
 
 // running tells whether the process is there.

@@ -32,6 +32,8 @@ type world struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	undo    []func()
+	lab     *lab // nil: all is on one machine
+	front   int  // process in front of the downstream; 0: none
 
 	mu       sync.Mutex
 	faults   []fault
@@ -65,6 +67,19 @@ func (w *world) open(ctx context.Context, binary string) (err error) {
 	}
 	if w.brokers, err = newBrokers(w.dir, max(1, w.nodes)); err != nil {
 		return err
+	}
+	if w.apartNodes {
+		w.lab, err = newLab(len(w.brokers))
+		w.undo = append(w.undo, w.lab.close)
+		if err != nil {
+			return err
+		}
+		w.lab.house(w.brokers)
+	}
+	if w.store != nil {
+		if err = w.store(ctx, w); err != nil {
+			return err
+		}
 	}
 	if err = w.startBrokers(); err != nil {
 		return err
@@ -130,7 +145,8 @@ func (w *world) urls() string {
 
 func (w *world) connect(ctx context.Context) error {
 	nc, err := nats.Connect(w.urls(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectBufSize(-1),
-		nats.PingInterval(time.Second), nats.MaxPingsOutstanding(3), nats.IgnoreAuthErrorAbort())
+		nats.PingInterval(time.Second), nats.MaxPingsOutstanding(3), nats.IgnoreAuthErrorAbort(),
+		nats.FlusherTimeout(2*time.Second), nats.ReconnectOnFlusherError(), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return err
 	}
@@ -142,7 +158,7 @@ func (w *world) connect(ctx context.Context) error {
 	if w.good {
 		prefix = good + prefix
 	}
-	w.pub = &publisher{seed: w.seed, prefix: prefix, size: w.size, js: w.js, sequences: map[string]uint64{}}
+	w.pub = &publisher{seed: w.seed, prefix: prefix, size: w.size, js: w.js, hostile: w.hostile, sequences: map[string]uint64{}}
 	cfg := jetstream.StreamConfig{
 		Name: stream, Subjects: []string{"jobs.>"}, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Replicas: max(1, w.nodes),
 	}
@@ -249,6 +265,11 @@ func (w *world) heal(ctx context.Context) error {
 			k.up.shape(0, 0, 0)
 			k.down.thaw()
 			k.down.shape(0, 0, 0)
+		}
+	}
+	if w.lab != nil {
+		if err := w.lab.heal(); err != nil {
+			return err
 		}
 	}
 	if err := w.startBrokers(); err != nil {
