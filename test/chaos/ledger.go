@@ -77,7 +77,7 @@ type verdict struct {
 	Jobs       int      `json:"jobs"`
 	Done       int      `json:"done"`
 	Dead       int      `json:"dead"`
-	Left       int      `json:"left"`
+	Left       int      `json:"left"`     // in the stream at the end, most of them done and not removed by a broker that was killed
 	Stranded   int      `json:"stranded"` // of these, neither done nor dead: nothing is over while they are there
 	Lost       int      `json:"lost"`
 	Forgotten  int      `json:"forgotten"`  // by the broker: it has given their sequence to another job

@@ -33,17 +33,17 @@ func scenarios(full bool) []scenario {
 		{
 			name: "broker", about: "kill -9 and SIGSTOP of a single broker",
 			replicas: 3, rate: 200, concurrency: 16, ackWait: 3 * time.Second, drain: 4 * time.Second, load: 20 * time.Second,
-			faults: brokerStorm(300*time.Millisecond, 2*time.Second),
+			orphans: true, faults: brokerStorm(300*time.Millisecond, 2*time.Second),
 		},
 		{
 			name: "rescue", about: "one replica after the other, by kill -9 and by SIGTERM, and a single broker: how soon the jobs run elsewhere",
 			replicas: 3, rate: 100, concurrency: 16, ackWait: 2 * time.Second, drain: 4 * time.Second, load: 20 * time.Second,
-			good: true, faults: oneByOne, bounds: map[string]float64{"rescue after SIGKILL max": 3, "hand-back on SIGTERM max": 1, "resume after broker kill max": 2},
+			good: true, orphans: true, faults: oneByOne, bounds: map[string]float64{"rescue after SIGKILL max": 3, "hand-back on SIGTERM max": 1, "resume after broker kill max": 2},
 		},
 		{
 			name: "cluster", about: "three nodes: leaders and followers killed, stopped and ended, all killed",
 			nodes: 3, replicas: 3, rate: 100, concurrency: 16, ackWait: 15 * time.Second, drain: 4 * time.Second, load: 30 * time.Second,
-			faults: clusterStorm, bounds: map[string]float64{"resume after broker kill max": 1},
+			orphans: true, faults: clusterStorm, bounds: map[string]float64{"resume after broker kill max": 1},
 		},
 		{
 			name: "network", about: "links to broker and downstream reset, cut within, frozen, slow, half-open",
@@ -53,7 +53,7 @@ func scenarios(full bool) []scenario {
 		{
 			name: "partition", about: "three nodes in network namespaces: leaders and followers cut off, in one direction or both",
 			nodes: 3, replicas: 3, rate: 100, concurrency: 16, ackWait: 15 * time.Second, drain: 4 * time.Second, load: 40 * time.Second,
-			apartNodes: true, fullOnly: true, faults: partitionStorm, needs: needsLab,
+			apartNodes: true, fullOnly: true, orphans: true, faults: partitionStorm, needs: needsLab,
 		},
 		{
 			name: "disk", about: "the disk of a single broker full, and room again",

@@ -28,7 +28,7 @@ type scenario struct {
 	hostile     bool   // some jobs mean harm
 	apartNodes  bool   // each broker in a network namespace of its own
 	fullOnly    bool   // not in the run that CI makes
-	orphans     bool   // the broker may be unable to remove what is done
+	orphans     bool   // the broker may not have removed what is done
 	strict      bool   // nothing explains a call that is broken off
 	load        time.Duration
 	faults      func(ctx context.Context, w *world) error
@@ -157,8 +157,8 @@ func (w *world) faultsOf(load context.Context) error {
 	return err
 }
 
-// quiesce waits until the stream is empty, or, after a full disk, until its
-// consumers have nothing more to give.
+// quiesce waits until the stream is empty, or, if something was done to a
+// broker, until its consumers have nothing more to give.
 func (w *world) quiesce(ctx context.Context) error {
 	began := w.clock()
 	err := until(ctx, 90*time.Second, "the stream is empty", func() bool {
@@ -172,7 +172,9 @@ func (w *world) quiesce(ctx context.Context) error {
 }
 
 // idle tells whether all that is left in the stream are orphans: its consumers
-// have seen them and take them for done, but the broker could not remove them.
+// take them for done, but the broker could not write down that they are gone,
+// as its disk was full or it was killed. If one of them is not done, the books
+// say so.
 func (w *world) idle(ctx context.Context, s jetstream.Stream) bool {
 	for _, name := range []string{"work-high", "work-normal"} {
 		c, err := s.Consumer(ctx, name)
