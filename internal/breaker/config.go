@@ -35,7 +35,8 @@ type Config struct {
 	// Default: 5s.
 	OpenFor time.Duration `yaml:"open_for"`
 	// OpenMultiplier lengthens each opening that follows another one closely,
-	// 1 to 100. Default: 2.
+	// 1 to 100. After an outage a target waits at most so much less 1 of the
+	// outage's time to be noticed. Default: 1.5.
 	OpenMultiplier float64 `yaml:"open_multiplier"`
 	// MaxOpenFor bounds the time open, a Retry-After included, open_for to
 	// 24h. Default: 2m, or open_for if that is longer.
@@ -80,7 +81,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.Window, 30*time.Second)
 	setDefault(&c.SlowCallRate, 1)
 	setDefault(&c.OpenFor, 5*time.Second)
-	setDefault(&c.OpenMultiplier, 2)
+	setDefault(&c.OpenMultiplier, 1.5)
 	setDefault(&c.MaxOpenFor, max(2*time.Minute, c.OpenFor))
 	setDefault(&c.OpenJitter, 0.2)
 	setDefault(&c.HalfOpenCalls, 3)

@@ -20,7 +20,7 @@ func problems(c breaker.Config) []string {
 func TestConfig_defaultsAreDocumentedOnesAndValid(t *testing.T) {
 	want := breaker.Config{
 		FailureRate: 0.5, MinCalls: 20, ConsecutiveFailures: 5, Window: 30 * time.Second, SlowCallRate: 1,
-		OpenFor: 5 * time.Second, OpenMultiplier: 2, MaxOpenFor: 2 * time.Minute, OpenJitter: 0.2,
+		OpenFor: 5 * time.Second, OpenMultiplier: 1.5, MaxOpenFor: 2 * time.Minute, OpenJitter: 0.2,
 		HalfOpenCalls: 3, HalfOpenConcurrent: 1, ProbeTimeout: 15 * time.Second, Throttled: breaker.ThrottledRate,
 	}
 	if diff := cmp.Diff(want, breaker.Config{}.WithDefaults()); diff != "" {

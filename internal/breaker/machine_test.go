@@ -165,7 +165,7 @@ func TestTrip_boundaries(t *testing.T) {
 }
 
 func TestWait_growsFromOpeningToOpeningAndFallsBackAfterCalm(t *testing.T) {
-	m := machine{rules: newRules(Config{OpenJitter: off})}
+	m := machine{rules: newRules(Config{OpenJitter: off, OpenMultiplier: 2})}
 	m.advance(time.Unix(0, 0))
 	trip := func(want time.Duration) {
 		t.Helper()

@@ -29,6 +29,7 @@ type adaptive struct {
 	mode     Mode
 	min, max float64
 	limit    float64
+	proven   float64 // the last limit that was used and not too much; see restore
 	window   window
 	recent   []time.Duration // gradient: p90 of the last few windows
 	usual    time.Duration   // gradient: what a call usually takes; 0: not known
@@ -46,7 +47,7 @@ type window struct {
 }
 
 func newAdaptive(cfg Config, most int) adaptive {
-	return adaptive{mode: cfg.Limit, min: float64(min(cfg.Min, most)), max: float64(most), limit: float64(most)}
+	return adaptive{mode: cfg.Limit, min: float64(min(cfg.Min, most)), max: float64(most), limit: float64(most), proven: float64(most)}
 }
 
 // now is the limit in calls.
@@ -108,6 +109,7 @@ func (a *adaptive) roll(now time.Time) {
 		a.decrease()
 	case a.mode == AIMD && used && w.calls >= minSamples:
 		a.set(a.limit + max(1, math.Floor(growthShare*a.limit)))
+		a.proven = a.limit
 	case a.mode == Gradient && w.calls >= minGradient:
 		a.follow(w.took.quantile(0.9), used)
 	case a.mode == Gradient && now.Sub(w.began) < maxWindow:
@@ -145,6 +147,16 @@ func (a *adaptive) follow(p90 time.Duration, used bool) {
 	gradient := min(max(tolerance*long/short, 0.5), 1)
 	room := max(4, math.Sqrt(a.limit)) // calls that may queue at the target
 	a.set((1-smoothing)*a.limit + smoothing*(gradient*a.limit+room))
+	a.proven = a.limit
+}
+
+// restore undoes what an outage did to the limit, once it is over: calls time
+// out at a target that is dead, too, and that says nothing of what it can take.
+// It does so once; if the target breaks down again before a limit was proven,
+// it was the load.
+func (a *adaptive) restore(now time.Time) {
+	a.limit, a.proven = max(a.limit, a.proven), a.limit
+	a.window = window{began: now}
 }
 
 func (a *adaptive) set(limit float64) { a.limit = min(max(limit, a.min), a.max) }

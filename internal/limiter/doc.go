@@ -18,6 +18,10 @@
 //	        aimd: + 1 or 5 % if the limit was used
 //	        gradient: towards what keeps calls within 1.5 × their usual time
 //
+// An outage makes calls time out, too. When the target is back, and its ramp
+// has begun, the limit is what it was before, unless that was not proven since
+// the last outage: then it was the load.
+//
 // Guarantees:
 //
 //  1. Never more than limit and ramp calls have a seat at once. A limit that

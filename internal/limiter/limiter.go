@@ -76,6 +76,7 @@ type Limiter struct {
 	adaptive  adaptive
 	stall     stall
 	ramp      ramp
+	outage    bool // the ramp is that of an outage which is not known to be over
 	inFlight  int
 	notBefore time.Time
 	waiting   bool          // somebody was told of less than he might want
@@ -133,7 +134,10 @@ func (s *Seat) Done(now time.Time, load Load) {
 	l.inFlight--
 	l.adaptive.ended(now, load, now.Sub(s.began))
 	l.stall.ended(now, load, now.Sub(s.began))
-	l.ramp.ended(now, load, l.adaptive.now())
+	if l.ramp.ended(now, load, l.adaptive.now()) && l.outage {
+		l.outage = false
+		l.adaptive.restore(now)
+	}
 	l.tell()
 }
 
@@ -211,6 +215,7 @@ func (l *Limiter) Hold(now, until time.Time) {
 func (l *Limiter) Outage(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.outage = true
 	l.ramp.start(now)
 	l.waiting = true
 	l.tell()

@@ -253,6 +253,67 @@ func TestLimit_sinksOnceInAWindow(t *testing.T) {
 	}
 }
 
+// hang lets everything that begins time out, for two windows, and says then
+// that it is an outage, as the breaker does.
+func hang(l *Limiter, now time.Time) time.Time {
+	for range 2 {
+		var seats []Seat
+		for range 64 {
+			if s, err := l.Acquire(now); err == nil {
+				seats = append(seats, s)
+			}
+		}
+		now = now.Add(2 * time.Second)
+		for i := range seats {
+			seats[i].Done(now, TimedOut)
+		}
+	}
+	l.Outage(now)
+	return now
+}
+
+// TestLimit_anOutageIsNoOverload: once it is over the ramp leads to the limit
+// there was, and not to what is left of it after so many timeouts.
+func TestLimit_anOutageIsNoOverload(t *testing.T) {
+	l := limiterOf(Config{}, Rate{}, 64)
+	now := hang(l, at(0))
+	if n := l.adaptive.now(); n > 40 {
+		t.Fatalf("the limit is %d after so many timeouts, so this test shows nothing", n)
+	}
+	back := target{base: 5 * time.Millisecond, capacity: 100}
+	for range 3 {
+		now, _ = back.serve(l, now, 64)
+	}
+	if s := l.Stats(now); s.Limit != 64 {
+		t.Errorf("three seconds after an outage: %+v, want the limit of before, 64", s)
+	}
+}
+
+// TestLimit_breakingDownAgainIsOverload: a target that cannot take its limit
+// does not get it back each time.
+func TestLimit_breakingDownAgainIsOverload(t *testing.T) {
+	l := limiterOf(Config{}, Rate{}, 64)
+	now := hang(l, at(0))
+	s, err := l.Acquire(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Second)
+	s.Done(now, Answered) // it seems to be back
+	if n := l.adaptive.now(); n != 64 {
+		t.Fatalf("the limit is %d, want 64", n)
+	}
+	l.ramp.step = 0 // and now it gets all at once
+	now = hang(l, now)
+	if s, err = l.Acquire(now); err != nil {
+		t.Fatal(err)
+	}
+	s.Done(now.Add(time.Second), Answered)
+	if n := l.adaptive.now(); n > 40 {
+		t.Errorf("the limit is %d after it broke down twice", n)
+	}
+}
+
 func TestRamp_passesWhenNobodyCalls(t *testing.T) {
 	l := limiterOf(Config{}, Rate{}, 8)
 	l.Outage(at(0))

@@ -28,23 +28,26 @@ func (r *ramp) start(now time.Time) {
 	*r = ramp{interval: r.interval, step: 1, began: now}
 }
 
-// ended notes the end of a call; limit is where the ramp ends.
-func (r *ramp) ended(now time.Time, load Load, limit int) {
+// ended notes the end of a call, and tells whether the target has just shown
+// that it is back; limit is where the ramp ends.
+func (r *ramp) ended(now time.Time, load Load, limit int) (back bool) {
 	if r.step == 0 || load == Ignored {
-		return
+		return false
 	}
 	r.calls++
 	if load != Answered {
 		r.bad++
 	}
 	if r.calls < r.step || now.Sub(r.began) < r.interval {
-		return
+		return false
 	}
-	step := 2 * r.step
 	if r.bad*maxBadShare > r.calls {
-		step = max(1, r.step/2)
+		r.to(now, max(1, r.step/2), limit)
+		return false
 	}
-	r.to(now, step, limit)
+	back = r.step == 1
+	r.to(now, 2*r.step, limit)
+	return back
 }
 
 // patience is how many intervals a step lasts when nobody calls.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -91,9 +92,12 @@ func outage(ctx context.Context, s *stage, hang bool) ([]figure, error) {
 // overload offers several times what a pool can do, a fifth of its capacity as
 // high, the rest normal and low.
 func overload(ctx context.Context, s *stage, times int) ([]figure, error) {
-	const concurrency, service, calm, storm = 20, 20 * time.Millisecond, 5 * time.Second, 10 * time.Second
+	// Slow enough for two cores: what is to be seen is who gets the target, not
+	// how fast publisher, broker and target together are. A call takes between
+	// half of the service time and one and a half.
+	const concurrency, service, calm, storm = 20, 50 * time.Millisecond, 10 * time.Second, 20 * time.Second
 	const capacity, high = concurrency * int(time.Second/service), concurrency * int(time.Second/service) / 5
-	s.target.does(takes(service))
+	s.target.does(func(r *http.Request) int { return takes(service/2 + rand.N(service))(r) })
 	err := s.start(ctx, fmt.Sprintf("targets: {t: {http: {url: %q}}}\npools: {p: {target: t, stream: JOBS, concurrency: %d, "+
 		"subjects: {high: [jobs.high], normal: [jobs.normal], low: [jobs.low]}}}\n", s.url, concurrency))
 	if err != nil {
