@@ -15,7 +15,7 @@ const stays = "nothing is lost, jobs stay in the stream"
 func (p *Pool) sentence(t *Target, now time.Time) string {
 	switch p.State {
 	case PoolRunning:
-		return join(p.slowed(t), p.troubles())
+		return join(p.slowed(t), p.fairness(), p.troubles())
 	case PoolStarting:
 		return join("waiting for its consumers"+ago(p.Since, now), p.troubles(), "it starts by itself once they are ready")
 	case PoolDraining:
@@ -64,6 +64,14 @@ func (p *Pool) slowed(t *Target) string {
 		return fmt.Sprintf("slowed: this process is short of %s, so %d of %d jobs run at once", words(p.HoldNote), p.Limit, p.Concurrency)
 	}
 	return ""
+}
+
+// fairness says that jobs make way for those of other tenants.
+func (p *Pool) fairness() string {
+	if p.SetAside == 0 {
+		return ""
+	}
+	return fmt.Sprintf("fair: %s jobs of tenants that have their part in hand are set aside, to see whose come behind them", number(p.SetAside))
 }
 
 func lastly(note string) string {

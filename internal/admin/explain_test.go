@@ -77,6 +77,11 @@ func TestComplete_everyPoolThatDoesNotRunSaysWhy(t *testing.T) {
 			"slowed: this process is short of memory, so 7 of 16 jobs run at once",
 		},
 		{admin.Pool{State: admin.PoolRunning, HoldReason: "limit", Limit: 16, Concurrency: 16}, open, ""},
+		{
+			admin.Pool{State: admin.PoolRunning, Limit: 16, Concurrency: 16, SetAside: 12},
+			open,
+			"fair: 12 jobs of tenants that have their part in hand are set aside, to see whose come behind them",
+		},
 		{admin.Pool{State: "new"}, open, "held: reason unknown; ends when that does; nothing is lost, jobs stay in the stream"},
 		{
 			admin.Pool{State: admin.PoolDraining, InFlight: 1},

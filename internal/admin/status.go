@@ -98,6 +98,8 @@ type Pool struct {
 	Limit       int `json:"limit"`
 	InFlight    int `json:"in_flight"`
 	Waiting     int `json:"waiting"`
+	// SetAside jobs were given back so that those of other tenants are seen.
+	SetAside int `json:"set_aside,omitempty"`
 	// OldestJobAgeSeconds is how long the oldest job in hand has been here.
 	OldestJobAgeSeconds float64 `json:"oldest_job_age_seconds"`
 	// JobsPerSecond settled lately. Nil: not measured.

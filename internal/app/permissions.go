@@ -43,7 +43,7 @@ func sourceConfigs(cfg *config.File) []queue.SourceConfig {
 func sourceConfig(cfg *config.File, name string, p pool.Config, priority job.Priority) queue.SourceConfig {
 	s := queue.SourceConfig{
 		Pool: name, Stream: p.Stream, Consumer: name + "-" + priority.String(), Subjects: p.Subjects[priority.String()],
-		Priority: priority, AckWait: p.AckWait, MaxMessage: p.MaxMessage, MaxAge: p.Redelivery.MaxAge, Limit: p.Concurrency + p.Prefetch,
+		Priority: priority, AckWait: p.AckWait, MaxMessage: p.MaxMessage, MaxAge: p.Redelivery.MaxAge, Limit: p.Concurrency + p.Prefetch + p.Window(),
 	}
 	if stream, ok := cfg.Streams[p.Stream]; ok {
 		s.Create = &stream

@@ -90,7 +90,7 @@ func holds(checks []admin.Check) bool {
 func (a *App) poolStatus(c *compartment) admin.Pool {
 	s := c.pool.Stats()
 	p := admin.Pool{
-		Name: c.name, Target: c.cfg.Target, Concurrency: s.Concurrency, Limit: s.Limit, InFlight: s.InFlight, Waiting: s.Waiting,
+		Name: c.name, Target: c.cfg.Target, Concurrency: s.Concurrency, Limit: s.Limit, InFlight: s.InFlight, Waiting: s.Waiting, SetAside: s.SetAside,
 		LastCompletion: s.LastSettled, Jobs: a.observer.pools[c.name].jobs(), JobsPerSecond: a.observer.pools[c.name].rate.perSecond(),
 	}
 	if !s.OldestHeld.IsZero() {

@@ -26,6 +26,8 @@
 //  5. No permit is lost and none is made: what was acquired is in flight until
 //     it is released.
 //  6. Taking and returning a permit that is free allocates nothing.
+//  7. A fair bulkhead gives the permits of one priority to the key that has had
+//     the least of them while somebody waited; see fair.go.
 //
 // To others it leaves: how many may wait and for how long, how much is to be
 // reserved (shed), and that each permit is released exactly once, also after a
@@ -51,7 +53,8 @@ type Bulkhead struct {
 	// Whenever mu is free, somebody waits only if nothing is free for his
 	// priority. Since as much or less is reserved from the more important, who
 	// finds a free permit gets ahead of nobody but the less important.
-	waiting [priorities]queue
+	waiting [priorities]line
+	shares  *shares // nil: not fair
 
 	contested int             // permits in a row that went past a lower priority
 	passed    [priorities]int // how often each was passed since its last permit
@@ -69,33 +72,49 @@ func New(limit int) *Bulkhead {
 	return b
 }
 
+// Claim is what a permit is asked for with, and given back with.
+type Claim struct {
+	// Priority from 0, the most important, to 3. Another one panics.
+	Priority int
+	// Key is whose it is, 0 to Keys-1, of no account unless the bulkhead is
+	// fair. Another one panics.
+	Key uint8
+}
+
 // Acquire waits for a permit. It returns nil when it has got one, which the
 // caller must Release, or the cause of ctx when that has ended, be it before,
-// while waiting, or in the moment of the permit. A priority that is not 0
-// (most important) to 3 panics.
-func (b *Bulkhead) Acquire(ctx context.Context, priority int) error {
-	mustBePriority(priority)
+// while waiting, or in the moment of the permit.
+func (b *Bulkhead) Acquire(ctx context.Context, c Claim) error {
+	c.mustBeValid()
 	// A select over both would pick at random.
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	b.mu.Lock()
-	if b.uncontested(priority) {
-		b.inFlight++
+	if b.uncontested(c.Priority) {
+		b.take(c)
 		b.mu.Unlock()
 		return nil
 	}
-	w := b.join(priority)
+	w := b.join(c)
 	b.mu.Unlock()
-	return b.await(ctx, priority, w)
+	return b.await(ctx, w)
+}
+
+// take counts a permit as taken. The caller holds mu.
+func (b *Bulkhead) take(c Claim) {
+	b.inFlight++
+	if b.shares != nil {
+		b.waiting[c.Priority].keyed.hold(c.Key, 1)
+	}
 }
 
 // join puts somebody in line. A permit that is free may go to him, or be the
 // turn of somebody less important: also who has just come must not get past
 // those for ever. The caller holds mu.
-func (b *Bulkhead) join(priority int) *waiter {
-	w := &waiter{granted: make(chan struct{})}
-	b.waiting[priority].push(w)
+func (b *Bulkhead) join(c Claim) *waiter {
+	w := &waiter{claim: c, granted: make(chan struct{})}
+	b.waiting[c.Priority].push(w)
 	b.grant()
 	return w
 }
@@ -107,7 +126,7 @@ func (b *Bulkhead) uncontested(priority int) bool {
 		return false
 	}
 	for p := priority + 1; p < priorities; p++ {
-		if b.waiting[p].first != nil {
+		if b.waiting[p].length > 0 {
 			return false
 		}
 	}
@@ -115,7 +134,7 @@ func (b *Bulkhead) uncontested(priority int) bool {
 }
 
 // await waits until w has a permit or ctx ends.
-func (b *Bulkhead) await(ctx context.Context, priority int, w *waiter) error {
+func (b *Bulkhead) await(ctx context.Context, w *waiter) error {
 	select {
 	case <-w.granted:
 		if ctx.Err() == nil {
@@ -124,51 +143,50 @@ func (b *Bulkhead) await(ctx context.Context, priority int, w *waiter) error {
 		// Granted and cancelled, and select happened to pick this one. Had it
 		// picked the other we would go away, so we do: what starts after a
 		// cancellation must not depend on chance.
-		b.Release()
+		b.Release(w.claim)
 	case <-ctx.Done():
-		b.leave(priority, w)
+		b.leave(w)
 	}
 	return context.Cause(ctx)
 }
 
 // leave takes a waiter out that has been cancelled.
-func (b *Bulkhead) leave(priority int, w *waiter) {
+func (b *Bulkhead) leave(w *waiter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	select {
 	case <-w.granted:
 		// The permit came between the cancellation and the lock. Nobody will
 		// use it, and it is counted as in flight: pass it on, or it is lost.
-		b.release()
+		b.release(w.claim)
 	default:
 		// Nobody needs to be woken, not even if the first in line leaves. With
 		// weights, those behind might fit where the first did not; here a
 		// permit that fits anybody would have gone to the first.
-		b.waiting[priority].remove(w)
+		b.waiting[w.claim.Priority].remove(w)
 	}
 }
 
 // TryAcquire takes a permit if one is free for the priority, and reports
 // whether it did. Then nobody of that or a higher one waits. It is false, too,
-// when it is the turn of somebody less important. A priority that is not 0 to 3
-// panics.
-func (b *Bulkhead) TryAcquire(priority int) bool {
-	mustBePriority(priority)
+// when it is the turn of somebody less important.
+func (b *Bulkhead) TryAcquire(c Claim) bool {
+	c.mustBeValid()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.uncontested(priority):
-		b.inFlight++
+	case b.uncontested(c.Priority):
+		b.take(c)
 		return true
-	case !b.free(priority):
+	case !b.free(c.Priority):
 		return false
 	}
-	w := b.join(priority)
+	w := b.join(c)
 	select {
 	case <-w.granted:
 		return true
 	default:
-		b.waiting[priority].remove(w)
+		b.waiting[c.Priority].remove(w)
 		return false
 	}
 }
@@ -176,33 +194,39 @@ func (b *Bulkhead) TryAcquire(priority int) bool {
 // free tells whether a priority may start. The caller holds mu.
 func (b *Bulkhead) free(priority int) bool { return b.inFlight < b.limit-b.reserve[priority] }
 
-// Release returns a permit. It panics if there is none in flight.
-func (b *Bulkhead) Release() {
+// Release returns the permit that was taken with c. It panics if there is none
+// in flight.
+func (b *Bulkhead) Release(c Claim) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.release()
+	b.release(c)
 }
 
 // release is called with mu held.
-func (b *Bulkhead) release() {
+func (b *Bulkhead) release(c Claim) {
+	b.giveBack(c, "released")
+	b.grant()
+}
+
+// giveBack is called with mu held.
+func (b *Bulkhead) giveBack(c Claim, done string) {
 	if b.inFlight == 0 {
-		panic("bulkhead: released more than acquired")
+		panic("bulkhead: " + done + " more than acquired")
 	}
 	b.inFlight--
-	b.grant()
+	if b.shares != nil {
+		b.waiting[c.Priority].keyed.hold(c.Key, -1)
+	}
 }
 
 // Yield returns a permit that was of no use: something else than this bulkhead
 // did not let its holder start. Nobody else gets it, as the limit sinks with it
 // until SetLimit says otherwise; those who wait would only take turns in being
 // turned away. It panics if there is none in flight.
-func (b *Bulkhead) Yield() {
+func (b *Bulkhead) Yield(c Claim) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.inFlight == 0 {
-		panic("bulkhead: yielded more than acquired")
-	}
-	b.inFlight--
+	b.giveBack(c, "yielded")
 	b.limit = min(b.limit, b.inFlight)
 }
 
@@ -238,9 +262,8 @@ func (b *Bulkhead) SetReserve(reserve [priorities]int) {
 // grant gives free permits to the next in line. The caller holds mu.
 func (b *Bulkhead) grant() {
 	for p := b.next(); p >= 0; p = b.next() {
-		w := b.waiting[p].first
-		b.waiting[p].remove(w)
-		b.inFlight++
+		w := b.waiting[p].pop(b.limit)
+		b.take(w.claim)
 		close(w.granted)
 	}
 }
@@ -249,7 +272,7 @@ func (b *Bulkhead) grant() {
 // holds mu, and grants.
 func (b *Bulkhead) next() int {
 	first := 0
-	for first < priorities && (b.waiting[first].first == nil || !b.free(first)) {
+	for first < priorities && (b.waiting[first].length == 0 || !b.free(first)) {
 		first++
 	}
 	if first == priorities {
@@ -257,7 +280,7 @@ func (b *Bulkhead) next() int {
 	}
 	most := first
 	for p := first + 1; p < priorities; p++ {
-		if b.waiting[p].first != nil {
+		if b.waiting[p].length > 0 {
 			b.passed[p]++
 			if most == first || b.passed[p] >= b.passed[most] {
 				most = p
@@ -295,8 +318,11 @@ func (b *Bulkhead) Stats() Stats {
 	return s
 }
 
-func mustBePriority(p int) {
-	if p < 0 || p >= priorities {
-		panic(fmt.Sprintf("bulkhead: priority %d, want 0 to %d", p, priorities-1))
+func (c Claim) mustBeValid() {
+	if c.Priority < 0 || c.Priority >= priorities {
+		panic(fmt.Sprintf("bulkhead: priority %d, want 0 to %d", c.Priority, priorities-1))
+	}
+	if c.Key >= Keys {
+		panic(fmt.Sprintf("bulkhead: key %d, want 0 to %d", c.Key, Keys-1))
 	}
 }

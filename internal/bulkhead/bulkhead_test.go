@@ -32,7 +32,7 @@ func TestBulkhead_endedContextGetsNoFreePermit(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errEnough)
 	for range 100 {
-		if err := b.Acquire(ctx, 0); !errors.Is(err, errEnough) {
+		if err := b.Acquire(ctx, bulkhead.Claim{}); !errors.Is(err, errEnough) {
 			t.Fatalf("got %v, want the cause", err)
 		}
 	}
@@ -49,24 +49,24 @@ func TestInvariant25_cancellationWinsOverAPermitAtTheSameTime(t *testing.T) {
 			for range 200 { // select picks at random
 				synctest.Test(t, func(t *testing.T) {
 					b := bulkhead.New(1)
-					b.TryAcquire(0)
+					b.TryAcquire(bulkhead.Claim{})
 					ctx, cancel := context.WithCancelCause(t.Context())
 					var first, second error
 					var waiters sync.WaitGroup
 					waiters.Go(func() {
-						if first = b.Acquire(ctx, 0); first == nil {
-							b.Release()
+						if first = b.Acquire(ctx, bulkhead.Claim{}); first == nil {
+							b.Release(bulkhead.Claim{})
 						}
 					})
 					synctest.Wait()
-					waiters.Go(func() { second = b.Acquire(t.Context(), 3) })
+					waiters.Go(func() { second = b.Acquire(t.Context(), bulkhead.Claim{Priority: 3}) })
 					synctest.Wait()
 					if releasedFirst {
-						b.Release()
+						b.Release(bulkhead.Claim{})
 						cancel(errEnough)
 					} else {
 						cancel(errEnough)
-						b.Release()
+						b.Release(bulkhead.Claim{})
 					}
 					waiters.Wait()
 					// On another processor it may have run between the two.
@@ -87,14 +87,14 @@ func TestInvariant23_shrinkInterruptsNobodyAndGrowWakesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bulkhead.New(3)
 		for range 3 {
-			b.TryAcquire(2)
+			b.TryAcquire(bulkhead.Claim{Priority: 2})
 		}
 		var mu sync.Mutex
 		var order []int
 		var waiters sync.WaitGroup
 		for _, priority := range []int{3, 2, 0, 1} {
 			waiters.Go(func() {
-				if err := b.Acquire(t.Context(), priority); err != nil {
+				if err := b.Acquire(t.Context(), bulkhead.Claim{Priority: priority}); err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
@@ -114,8 +114,8 @@ func TestInvariant23_shrinkInterruptsNobodyAndGrowWakesInOrder(t *testing.T) {
 		if s := b.Stats(); s != (bulkhead.Stats{InFlight: 3, Waiting: [4]int{1, 1, 1, 1}}) {
 			t.Errorf("got %+v", s)
 		}
-		b.Release()
-		b.Release()
+		b.Release(bulkhead.Claim{})
+		b.Release(bulkhead.Claim{})
 		started(0)
 		for n := range 4 {
 			b.SetLimit(n + 2) // one is still in flight
@@ -132,22 +132,22 @@ func TestInvariant23_shrinkInterruptsNobodyAndGrowWakesInOrder(t *testing.T) {
 
 func TestBulkhead_limit0LetsNobodyStart(t *testing.T) {
 	b := bulkhead.New(0)
-	if b.TryAcquire(0) {
+	if b.TryAcquire(bulkhead.Claim{}) {
 		t.Error("a permit out of nothing")
 	}
 	b.SetLimit(1)
-	if !b.TryAcquire(0) {
+	if !b.TryAcquire(bulkhead.Claim{}) {
 		t.Error("no permit at limit 1")
 	}
 }
 
 func TestBulkhead_misusePanics(t *testing.T) {
 	b := bulkhead.New(1)
-	mustPanic(t, "bulkhead: released more than acquired", b.Release)
+	mustPanic(t, "bulkhead: released more than acquired", func() { b.Release(bulkhead.Claim{}) })
 	mustPanic(t, "bulkhead: limit -1, want 0 or more", func() { b.SetLimit(-1) })
 	mustPanic(t, "bulkhead: limit -5, want 0 or more", func() { bulkhead.New(-5) })
-	mustPanic(t, "bulkhead: priority 4, want 0 to 3", func() { b.TryAcquire(4) })
-	mustPanic(t, "bulkhead: priority -1, want 0 to 3", func() { _ = b.Acquire(t.Context(), -1) })
+	mustPanic(t, "bulkhead: priority 4, want 0 to 3", func() { b.TryAcquire(bulkhead.Claim{Priority: 4}) })
+	mustPanic(t, "bulkhead: priority -1, want 0 to 3", func() { _ = b.Acquire(t.Context(), bulkhead.Claim{Priority: -1}) })
 	// A panic leaves no lock behind.
 	if s := b.Stats(); s != (bulkhead.Stats{Limit: 1}) {
 		t.Errorf("got %+v", s)
@@ -159,11 +159,11 @@ func TestBulkhead_freePermitsAllocateNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	allocs := testing.AllocsPerRun(1000, func() {
-		if b.Acquire(ctx, 2) == nil {
-			b.Release()
+		if b.Acquire(ctx, bulkhead.Claim{Priority: 2}) == nil {
+			b.Release(bulkhead.Claim{})
 		}
-		if b.TryAcquire(2) {
-			b.Release()
+		if b.TryAcquire(bulkhead.Claim{Priority: 2}) {
+			b.Release(bulkhead.Claim{})
 		}
 	})
 	if allocs != 0 {
@@ -197,7 +197,7 @@ func TestInvariant24_nothingIsLostInARaceOf64(t *testing.T) {
 				if rand.IntN(2) == 0 {
 					clients.Go(func() { cancel(errEnough) })
 				}
-				switch err := b.Acquire(ctx, i%4); {
+				switch err := b.Acquire(ctx, bulkhead.Claim{Priority: i % 4}); {
 				case err == nil:
 					granted.Add(1)
 					if n := running.Add(1); n > most {
@@ -205,7 +205,7 @@ func TestInvariant24_nothingIsLostInARaceOf64(t *testing.T) {
 					}
 					running.Add(-1)
 					released.Add(1)
-					b.Release()
+					b.Release(bulkhead.Claim{})
 				case errors.Is(err, errEnough):
 					cancelled.Add(1)
 				default:
@@ -229,7 +229,7 @@ func TestInvariant24_nothingIsLostInARaceOf64(t *testing.T) {
 func TestYield_takesTheLimitAlongAndWakesNobody(t *testing.T) {
 	b := bulkhead.New(2)
 	for range 2 {
-		if !b.TryAcquire(0) {
+		if !b.TryAcquire(bulkhead.Claim{}) {
 			t.Fatal("no permit")
 		}
 	}
@@ -238,11 +238,11 @@ func TestYield_takesTheLimitAlongAndWakesNobody(t *testing.T) {
 	defer cancel()
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
-	waiting.Go(func() { got <- b.Acquire(ctx, 0) })
+	waiting.Go(func() { got <- b.Acquire(ctx, bulkhead.Claim{}) })
 	for b.Stats().Waiting[0] == 0 {
 		runtime.Gosched()
 	}
-	b.Yield()
+	b.Yield(bulkhead.Claim{})
 	if s := b.Stats(); s.InFlight != 1 || s.Limit != 1 || s.Waiting[0] != 1 {
 		t.Errorf("got %+v, want one in flight, the limit at one, and one waiting", s)
 	}

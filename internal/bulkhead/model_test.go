@@ -112,7 +112,7 @@ func (w *world) acquire(priority int, ended bool) {
 		w.model.serve()
 	}
 	w.running.Go(func() {
-		switch err := w.real.Acquire(ctx, priority); {
+		switch err := w.real.Acquire(ctx, bulkhead.Claim{Priority: priority}); {
 		case err == nil:
 			c.got = "granted"
 		case errors.Is(err, errEnough):
@@ -127,7 +127,7 @@ func (w *world) release() {
 	if w.model.inFlight > 0 {
 		w.model.inFlight--
 		w.model.serve()
-		w.real.Release()
+		w.real.Release(bulkhead.Claim{})
 	}
 }
 
@@ -186,7 +186,7 @@ func TestInvariants23to25_bulkheadIsASortedSlice(t *testing.T) {
 					if !want {
 						w.model.cancel(c)
 					}
-					if got := w.real.TryAcquire(p); got != want {
+					if got := w.real.TryAcquire(bulkhead.Claim{Priority: p}); got != want {
 						r.Fatalf("try got %v, want %v", got, want)
 					}
 				},
@@ -235,8 +235,8 @@ func BenchmarkAcquireRelease(b *testing.B) {
 		bulk := bulkhead.New(64)
 		b.ReportAllocs()
 		for b.Loop() {
-			if bulk.Acquire(cancellable, 2) == nil {
-				bulk.Release()
+			if bulk.Acquire(cancellable, bulkhead.Claim{Priority: 2}) == nil {
+				bulk.Release(bulkhead.Claim{})
 			}
 		}
 	})
@@ -244,8 +244,8 @@ func BenchmarkAcquireRelease(b *testing.B) {
 		bulk := bulkhead.New(64)
 		b.ReportAllocs()
 		for b.Loop() {
-			if bulk.TryAcquire(2) {
-				bulk.Release()
+			if bulk.TryAcquire(bulkhead.Claim{Priority: 2}) {
+				bulk.Release(bulkhead.Claim{})
 			}
 		}
 	})
@@ -254,8 +254,8 @@ func BenchmarkAcquireRelease(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				if bulk.Acquire(cancellable, 2) == nil {
-					bulk.Release()
+				if bulk.Acquire(cancellable, bulkhead.Claim{Priority: 2}) == nil {
+					bulk.Release(bulkhead.Claim{})
 				}
 			}
 		})
@@ -266,8 +266,8 @@ func BenchmarkAcquireRelease(b *testing.B) {
 		b.SetParallelism(32)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				if bulk.Acquire(cancellable, 2) == nil {
-					bulk.Release()
+				if bulk.Acquire(cancellable, bulkhead.Claim{Priority: 2}) == nil {
+					bulk.Release(bulkhead.Claim{})
 				}
 			}
 		})

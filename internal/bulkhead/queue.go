@@ -2,16 +2,51 @@ package bulkhead
 
 // waiter is one Acquire that found no free permit.
 type waiter struct {
+	claim      Claim
+	arrived    uint64        // in a fair bulkhead: how many came before
 	granted    chan struct{} // closed under the bulkhead's lock, once w is out of its queue
 	prev, next *waiter       // of the queue
 }
 
-// queue of waiters in order of arrival. A list, because anybody may leave it
-// from the middle. Guarded by the bulkhead's lock.
-type queue struct {
-	first, last *waiter
-	length      int
+// line is all who wait with one priority. Guarded by the bulkhead's lock.
+type line struct {
+	length int
+	queue  queue  // unless the bulkhead is fair
+	keyed  *keyed // nil, unless it is
 }
+
+func (l *line) push(w *waiter) {
+	l.length++
+	if l.keyed != nil {
+		l.keyed.push(w)
+		return
+	}
+	l.queue.push(w)
+}
+
+// pop takes out whose turn it is. Somebody must wait.
+func (l *line) pop(limit int) *waiter {
+	w := l.queue.first
+	if l.keyed != nil {
+		w = l.keyed.serve(limit)
+	}
+	l.remove(w)
+	return w
+}
+
+// remove takes out somebody who waits.
+func (l *line) remove(w *waiter) {
+	l.length--
+	if l.keyed != nil {
+		l.keyed.remove(w)
+		return
+	}
+	l.queue.remove(w)
+}
+
+// queue of waiters in order of arrival. A list, because anybody may leave it
+// from the middle.
+type queue struct{ first, last *waiter }
 
 func (q *queue) push(w *waiter) {
 	w.prev = q.last
@@ -21,7 +56,6 @@ func (q *queue) push(w *waiter) {
 		q.last.next = w
 	}
 	q.last = w
-	q.length++
 }
 
 // remove takes out a waiter that is in the queue.
@@ -37,5 +71,4 @@ func (q *queue) remove(w *waiter) {
 		w.next.prev = w.prev
 	}
 	w.prev, w.next = nil, nil
-	q.length--
 }

@@ -35,6 +35,9 @@ const (
 	// pool trusts it. Anything else in it is ignored: a wish that cannot be read
 	// harms nobody.
 	HeaderPriority = "Workerd-Priority"
+	// HeaderKey names the tenant whose job it is, in a pool that is fair between
+	// tenants.
+	HeaderKey = "Workerd-Key"
 	// HeaderIdempotencyKey replaces the default idempotency key.
 	HeaderIdempotencyKey = "Workerd-Idempotency-Key"
 	// HeaderReplyTo is the subject to which the result is published, if the

@@ -80,6 +80,7 @@ const (
 	Degraded    Reason = "degraded"
 	Interrupted Reason = "interrupted"
 	Released    Reason = "released"
+	Fairness    Reason = "fairness"
 	LeaseLost   Reason = "lease_lost"
 	NoDLQ       Reason = "dead_letter_unavailable"
 	NoResult    Reason = "result_unavailable"
@@ -90,7 +91,7 @@ func Reasons() []Reason {
 	return []Reason{
 		OK, Status2xx, Status3xx, Status4xx, Status5xx, StatusThrottled, TimedOut, Connect, Reset, DNS, TLS,
 		Protocol, ResponseSize, Disposition, BadRequest, Decode, Expired, MaxAttempts, MaxAge, MaxDeferrals,
-		Poison, PanicReason, Dropped, Shed, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Degraded, Interrupted, Released, LeaseLost, NoDLQ, NoResult,
+		Poison, PanicReason, Dropped, Shed, BreakerOpen, Limited, Ramping, RateLimited, Stalled, ValveClosed, Pressure, Paused, Degraded, Interrupted, Released, Fairness, LeaseLost, NoDLQ, NoResult,
 	}
 }
 

@@ -80,7 +80,7 @@ func TestWatch_gaugesShowTheSnapshots(t *testing.T) {
 		m.Watch(metrics.Sources{
 			Pools: map[string]func() pool.Stats{"email": func() pool.Stats {
 				return pool.Stats{
-					Concurrency: 16, Limit: 4, InFlight: 3, Waiting: 2, Held: [job.Priorities]int{job.High: 4, job.Low: 1},
+					Concurrency: 16, Limit: 4, InFlight: 3, Waiting: 2, SetAside: 6, Held: [job.Priorities]int{job.High: 4, job.Low: 1},
 					Hold: pool.Hold{Reason: "breaker"}, OldestHeld: now.Add(-90 * time.Second), LastSettled: now,
 				}
 			}},
@@ -102,6 +102,7 @@ func TestWatch_gaugesShowTheSnapshots(t *testing.T) {
 		wants(t, scrape(t, reg), map[string]float64{
 			`workerd_pool_in_flight{pool="email"}`:                         3,
 			`workerd_pool_waiting{pool="email"}`:                           2,
+			`workerd_pool_set_aside{pool="email"}`:                         6,
 			`workerd_pool_concurrency_limit{pool="email"}`:                 4,
 			`workerd_pool_in_hand{pool="email",priority="high"}`:           4,
 			`workerd_pool_in_hand{pool="email",priority="low"}`:            1,

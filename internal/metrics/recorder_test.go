@@ -212,7 +212,7 @@ func randomOutcome(r *rand.Rand) job.Outcome {
 func TestNew_knowsEveryReasonOfACall(t *testing.T) {
 	reg, m := start()
 	// Reasons that are decided after the calls, and never those of one.
-	never := []job.Reason{job.Decode, job.Expired, job.MaxAttempts, job.MaxAge, job.MaxDeferrals, job.Poison, job.Shed, job.Released, job.NoDLQ, job.NoResult}
+	never := []job.Reason{job.Decode, job.Expired, job.MaxAttempts, job.MaxAge, job.MaxDeferrals, job.Poison, job.Shed, job.Released, job.Fairness, job.NoDLQ, job.NoResult}
 	never = append(never, job.BreakerOpen, job.Limited, job.Ramping, job.RateLimited, job.Stalled, job.ValveClosed, job.Pressure, job.Paused, job.Degraded)
 	for _, reason := range job.Reasons() {
 		if !slices.Contains(never, reason) {

@@ -67,8 +67,16 @@ func (p *Pool) allocation(now time.Time) allocation {
 		a.promoted[priority] = p.backlog[priority] > 0 && aged(p.oldest[priority], p.promoteAfter[priority], now)
 	}
 	// A probe is exact: what comes too much would wait for its result.
-	if p.deps.Shares.Used() > 1 && (p.hold.Credit == Unlimited || p.hold.Full) {
+	if p.hold.Credit < Unlimited && !p.hold.Full {
+		return a
+	}
+	if p.deps.Shares.Used() > 1 {
 		a.doorstep = doorstep(p.limit, p.running)
+	}
+	if p.asides != nil {
+		for priority, n := range a.doorstep {
+			a.doorstep[priority] = max(n, p.asides.window)
+		}
 	}
 	return a
 }

@@ -49,6 +49,9 @@ type Config struct {
 	// MaxPark is how long a job in hand may wait for its target to come back
 	// before it is given back to the stream, uncharged. Default: 30s.
 	MaxPark time.Duration `yaml:"max_park"`
+	// Fairness says how tenants share the pool. It holds up to 1000 more jobs in
+	// hand: twice the concurrency, at least 32.
+	Fairness Fairness `yaml:"fairness"`
 	// Redelivery says what happens when an attempt failed.
 	Redelivery Redelivery `yaml:"redelivery"`
 	// Valve pauses the pool when too many of its last jobs became dead letters
@@ -108,6 +111,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&r.MaxAge, 24*time.Hour)
 	setDefault(&r.MaxDeferrals, 1000)
 	setDefault(&r.MaxCrashes, 3)
+	c.Fairness = c.Fairness.WithDefaults()
 	c.Valve = c.Valve.WithDefaults()
 	c.Results = c.Results.WithDefaults()
 	return c
@@ -158,6 +162,7 @@ func (c Config) Validate(problem func(field, message string)) {
 	report("redelivery.max_deferrals", outside(r.MaxDeferrals, 1, 1_000_000))
 	report("redelivery.max_crashes", outside(r.MaxCrashes, 1, 100))
 	c.Results.Validate(func(field, message string) { problem("results."+field, message) })
+	c.Fairness.Validate(func(field, message string) { problem("fairness."+field, message) })
 	c.Valve.Validate(func(field, message string) { problem("valve."+field, message) })
 }
 
@@ -168,6 +173,9 @@ func (c Config) validateIntake(problem func(field, message string)) {
 		problem("core", "a pool has either core or stream and subjects, not both")
 	case c.Core == nil && c.Stream == "":
 		problem("stream", "a pool needs a stream")
+	}
+	if c.Core != nil && c.Fairness.By == fairByKey {
+		problem("fairness.by", "core NATS keeps no jobs to give back; fairness needs a stream")
 	}
 	if c.Core != nil {
 		c.Core.Validate(func(field, message string) { problem("core."+field, message) })

@@ -26,9 +26,12 @@ type stream struct {
 	roundTrip time.Duration
 	// lay is how long a delivery has been on its way, unnoticed.
 	lay time.Duration
+	// again: what is given back is delivered again, before anything new.
+	again bool
 
 	mu        sync.Mutex
 	jobs      []*job.Job
+	returned  []*job.Job
 	wanted    int
 	delivered int
 	settled   map[string][]string // verbs by job id
@@ -65,6 +68,25 @@ func (s *stream) publish(j *job.Job) {
 	s.nudge()
 }
 
+// redeliver puts a job in front of those never delivered, behind others like it.
+func (s *stream) redeliver(j *job.Job) {
+	s.mu.Lock()
+	s.returned = append(s.returned, j)
+	s.mu.Unlock()
+	s.nudge()
+}
+
+// next is the next job, nil if there is none. The caller holds mu.
+func (s *stream) next() (j *job.Job) {
+	switch {
+	case len(s.returned) > 0:
+		j, s.returned = s.returned[0], s.returned[1:]
+	case len(s.jobs) > 0:
+		j, s.jobs = s.jobs[0], s.jobs[1:]
+	}
+	return j
+}
+
 func (s *stream) nudge() {
 	select {
 	case s.wake <- struct{}{}:
@@ -78,9 +100,12 @@ func (s *stream) Run(ctx context.Context, to job.Receiver) {
 	for {
 		s.mu.Lock()
 		var out []*job.Job
-		for s.wanted > 0 && len(s.jobs) > 0 && ctx.Err() == nil {
-			out = append(out, s.jobs[0])
-			s.jobs = s.jobs[1:]
+		for s.wanted > 0 && ctx.Err() == nil {
+			j := s.next()
+			if j == nil {
+				break
+			}
+			out = append(out, j)
 			s.wanted--
 			s.delivered++
 		}
@@ -159,6 +184,11 @@ func (d *delivery) Settle(v job.Verb, after time.Duration) error {
 		return job.ErrLeaseLost
 	}
 	d.stream.settled[d.job.ID] = append(d.stream.settled[d.job.ID], verb)
+	if v == job.Nak && d.stream.again {
+		next := *d.job
+		next.Deliveries++
+		time.AfterFunc(after, func() { d.stream.redeliver(&next) })
+	}
 	return nil
 }
 

@@ -18,6 +18,9 @@ func (i intake) Deliver(d job.Delivery, backlog uint64) {
 	p := i.pool
 	now := time.Now()
 	h := &held{Delivery: d, priority: i.priority, received: now}
+	if p.asides != nil {
+		h.claim.Key = p.asides.of(d.Job())
+	}
 	h.ctx, h.cancel = context.WithCancelCause(p.work)
 	p.mu.Lock()
 	p.requested[i.priority] = max(0, p.requested[i.priority]-1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/workerd/workerd/internal/bulkhead"
 	"github.com/workerd/workerd/internal/job"
 )
 
@@ -11,6 +12,8 @@ import (
 type held struct {
 	job.Delivery
 	priority job.Priority // of its source
+	claim    bulkhead.Claim
+	aside    int // earlier deliveries that only were set aside, see fairness.go
 	received time.Time
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
@@ -29,7 +32,7 @@ type held struct {
 
 // one takes a delivery from arrival to its end.
 func (p *Pool) one(h *held) {
-	h.record = p.deps.Ledger.Load(h.ctx, h.Job())
+	p.recall(h)
 	out, err := p.settle(h, p.run(h))
 	h.cancel(nil)
 	p.forget(h)
@@ -57,21 +60,21 @@ func (p *Pool) run(h *held) job.Outcome {
 			p.begun(h)
 			p.mark(h)
 			if p.isDraining() { // meanwhile: the mark takes its time when the broker is slow
-				p.bulkhead.Release()
+				p.bulkhead.Release(h.claim)
 				return p.turnedAway(h, errReleased)
 			}
 		}
 		if time.Now().After(h.LeaseUntil()) { // the process may have been stopped meanwhile
-			p.bulkhead.Release()
+			p.bulkhead.Release(h.claim)
 			return p.turnedAway(h, job.ErrLeaseLost)
 		}
 		out := p.deps.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
 		h.took += time.Since(now)
 		if out.Action != job.Park {
-			p.bulkhead.Release()
+			p.bulkhead.Release(h.claim)
 			return out
 		}
-		p.bulkhead.Yield()
+		p.bulkhead.Yield(h.claim)
 		if out.After > p.cfg.MaxPark {
 			return job.Outcome{Action: job.Defer, Reason: out.Reason, After: out.After, Err: out.Err}
 		}
@@ -131,6 +134,9 @@ func (p *Pool) forget(h *held) {
 	p.leaveDoor(h)
 	if h.counted {
 		p.running[h.priority]--
+		if p.asides != nil {
+			p.asides.lasted(h.took)
+		}
 	}
 	p.last = time.Now()
 }

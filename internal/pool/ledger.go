@@ -22,7 +22,7 @@ type Ledger interface {
 // ended without a word: its worker may have died of it. Other jobs need no
 // mark, so that nearly none costs one.
 func (p *Pool) mark(h *held) {
-	if h.record.Unexplained(h.Job().Deliveries) == 0 {
+	if h.record.Unexplained(h.Job().Deliveries-h.aside) == 0 {
 		return
 	}
 	h.marked = true
@@ -36,10 +36,13 @@ func (p *Pool) note(h *held, out job.Outcome) {
 	ctx := context.WithoutCancel(h.ctx)
 	switch out.Action {
 	case job.Done, job.Drop, job.DeadLetter:
-		if h.Job().Deliveries > 1 {
+		if h.Job().Deliveries-h.aside > 1 || h.marked {
 			p.deps.Ledger.Forget(ctx, h.Job())
 		}
 	case job.Retry, job.Defer:
+		if out.Reason == job.Fairness { // as one that is released
+			return
+		}
 		p.deps.Ledger.Save(ctx, h.Job(), after(h.record, out, h.marked))
 	case job.Release, job.Park:
 		if h.marked {

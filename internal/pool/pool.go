@@ -147,6 +147,7 @@ type Pool struct {
 	cfg      Config
 	deps     Deps
 	bulkhead *bulkhead.Bulkhead
+	asides   *asides         // nil: no difference between tenants
 	work     context.Context // of the jobs; set by Run before any delivery
 	draining chan struct{}   // closed when the fetch context ends
 	released chan struct{}   // closed when nothing unstarted is left
@@ -178,12 +179,17 @@ type Pool struct {
 func New(name string, cfg Config, deps Deps) *Pool {
 	p := &Pool{
 		name: name, cfg: cfg, deps: deps,
-		bulkhead: bulkhead.New(cfg.Concurrency),
 		draining: make(chan struct{}),
 		released: make(chan struct{}),
 		rearm:    make(chan struct{}, 1),
 		held:     make(map[*held]struct{}),
 		limit:    cfg.Concurrency,
+	}
+	if cfg.Fairness.By == fairByKey {
+		b := newBuckets(cfg.Fairness)
+		p.bulkhead, p.asides = fairBulkhead(cfg.Concurrency, cfg.Fairness, b), newAsides(cfg, b)
+	} else {
+		p.bulkhead = bulkhead.New(cfg.Concurrency)
 	}
 	for priority := range job.Priority(job.Priorities) {
 		p.promoteAfter[priority], p.shedAfter[priority] = cfg.ages(priority)
@@ -245,6 +251,9 @@ type Stats struct {
 	// Requested jobs were asked for and have not come.
 	Requested int
 	Held      [job.Priorities]int
+	// SetAside jobs were given back so that other tenants' jobs are seen, and
+	// have not come back; see Fairness.
+	SetAside  int
 	Hold      Hold
 	HeldSince time.Time
 	// OldestHeld is when the oldest job in hand was received. Zero: none.
@@ -264,6 +273,9 @@ func (p *Pool) Stats() Stats {
 	}
 	for _, n := range b.Waiting {
 		s.Waiting += n
+	}
+	if p.asides != nil {
+		s.SetAside = len(p.asides.away)
 	}
 	for _, n := range p.requested {
 		s.Requested += n

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/workerd/workerd/internal/bulkhead"
 	"github.com/workerd/workerd/internal/job"
 )
 
@@ -30,11 +31,15 @@ const shedAgain = time.Second
 
 // enter waits for a permit, until the room is closed or the job is given up.
 func (p *Pool) enter(h *held) error {
-	rank, _ := p.rank(h, time.Now())
-	if p.bulkhead.TryAcquire(rank) {
+	h.claim.Priority, _ = p.rank(h, time.Now())
+	if p.bulkhead.TryAcquire(h.claim) {
 		return nil
 	}
 	p.arrived(h)
+	if err := p.makeWay(h); err != nil {
+		return err
+	}
+	defer p.madeWay(h)
 	p.mu.Lock()
 	room := p.room
 	p.mu.Unlock()
@@ -47,21 +52,22 @@ func (p *Pool) enter(h *held) error {
 		if p.shed(h, now) {
 			return errShed
 		}
-		rank, until := p.rank(h, now)
-		if err := p.acquire(ctx, rank, until); !errors.Is(err, errAged) {
+		var until time.Time
+		h.claim.Priority, until = p.rank(h, now)
+		if err := p.acquire(ctx, h.claim, until); !errors.Is(err, errAged) {
 			return err
 		}
 	}
 }
 
 // acquire waits for a permit, not longer than until; zero: for ever.
-func (p *Pool) acquire(ctx context.Context, rank int, until time.Time) error {
+func (p *Pool) acquire(ctx context.Context, c bulkhead.Claim, until time.Time) error {
 	if until.IsZero() {
-		return p.bulkhead.Acquire(ctx, rank)
+		return p.bulkhead.Acquire(ctx, c)
 	}
 	ctx, cancel := context.WithDeadlineCause(ctx, until, errAged)
 	defer cancel()
-	return p.bulkhead.Acquire(ctx, rank)
+	return p.bulkhead.Acquire(ctx, c)
 }
 
 // rank is the priority a job waits with, and when to ask again. A job may
