@@ -17,12 +17,12 @@ func scenarios(full bool) []scenario {
 		},
 		{
 			name: "kill", about: "kill -9 of replicas at random times; one job in ten means harm",
-			replicas: 6, rate: 200, concurrency: 16, ackWait: 3 * time.Second, drain: 4 * time.Second, load: 20 * time.Second,
+			replicas: 6, rate: 200, concurrency: 16, ackWait: 3 * time.Second, drain: 4 * time.Second, load: 22 * time.Second,
 			hostile: true, faults: killStorm(200*time.Millisecond, 1500*time.Millisecond),
 		},
 		{
 			name: "term", about: "SIGTERM of replicas at random times, some twice; long jobs are interrupted",
-			replicas: 6, rate: 200, concurrency: 16, ackWait: 3 * time.Second, drain: 2 * time.Second, load: 20 * time.Second,
+			replicas: 6, rate: 200, concurrency: 16, ackWait: 3 * time.Second, drain: 2 * time.Second, load: 22 * time.Second,
 			faults: termStorm(200*time.Millisecond, 1500*time.Millisecond), bounds: map[string]float64{"hand-back on SIGTERM median": 1},
 		},
 		{
@@ -42,7 +42,7 @@ func scenarios(full bool) []scenario {
 		},
 		{
 			name: "cluster", about: "three nodes: leaders and followers killed, stopped and ended, all killed",
-			nodes: 3, replicas: 3, rate: 100, concurrency: 16, ackWait: 15 * time.Second, drain: 4 * time.Second, load: 30 * time.Second,
+			nodes: 3, replicas: 3, rate: 100, concurrency: 16, ackWait: 15 * time.Second, drain: 4 * time.Second, load: 35 * time.Second,
 			orphans: true, faults: clusterStorm, bounds: map[string]float64{"resume after broker kill max": 1},
 		},
 		{
