@@ -43,16 +43,16 @@ func layers() map[string][]string {
 		"internal/whatif": {"..."}, // a whole workerd in a bubble
 		"internal/config": { // for their Config only
 			"internal/breaker", "internal/retry", "internal/target", "internal/target/*", "internal/queue",
-			"internal/pool", "internal/shed", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback", "internal/cache", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
+			"internal/pool", "internal/shed", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback", "internal/hedge", "internal/cache", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
 		},
 		"internal/config/gen": {"internal/config"},
 		"internal/metrics": {
-			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline", "internal/fallback",
+			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline", "internal/fallback", "internal/hedge",
 		},
 		"internal/admin":    {"internal/secret"}, // it declares the Status it shows
 		"internal/gate":     {"internal/job", "internal/pool", "internal/breaker", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback"},
 		"internal/pool":     {"internal/job", "internal/bulkhead", "internal/shed", "internal/retry", "internal/valve"}, // of valve its Config
-		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/limiter", "internal/target", "internal/fallback", "internal/cache"},
+		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/limiter", "internal/target", "internal/fallback", "internal/cache", "internal/hedge"},
 		"internal/fallback": {"internal/job"},
 		"internal/result":   {"internal/job", "internal/pool", "internal/queue", "internal/oneline"},
 		"internal/cache":    {"internal/job"},
@@ -78,6 +78,7 @@ func layers() map[string][]string {
 		"internal/breaker":  {},
 		"internal/bulkhead": {},
 		"internal/codel":    {},
+		"internal/hedge":    {},
 		"internal/limiter":  {}, // and golang.org/x/time/rate
 		"internal/valve":    {},
 		"internal/pressure": {},
@@ -92,7 +93,7 @@ func layers() map[string][]string {
 func leaves() []string {
 	return []string{
 		"internal/job", "internal/retry", "internal/breaker", "internal/bulkhead", "internal/codel", "internal/shed", "internal/shutdown", "internal/secret",
-		"internal/valve", "internal/pressure", "internal/oneline",
+		"internal/valve", "internal/pressure", "internal/oneline", "internal/hedge",
 	}
 }
 

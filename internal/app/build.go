@@ -21,6 +21,7 @@ import (
 	"github.com/workerd/workerd/internal/dlq"
 	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/gate"
+	"github.com/workerd/workerd/internal/hedge"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pipeline"
@@ -42,6 +43,7 @@ type lane struct {
 	retry   *retry.Loop
 	limiter *limiter.Limiter
 	degrade *fallback.Switch
+	hedge   *hedge.Hedger // nil: off
 }
 
 // compartment is a pool with its sources.
@@ -72,6 +74,9 @@ func (a *App) buildTargets() error {
 		})
 		l.retry = retry.New(cfg.Retry)
 		l.retry.RetryAfter = func() time.Duration { return openFor(l.breaker, time.Now()) }
+		if cfg.Hedge != nil {
+			l.hedge = hedge.New(*cfg.Hedge, cfg.Timeout)
+		}
 		a.targets[name] = l
 	}
 	return nil
@@ -167,7 +172,8 @@ func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipel
 		Rules: Rules(cfg),
 	}, pipeline.Deps{
 		Target: l.target, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry,
-		OnTry:    func(t pipeline.Try) { a.observer.try(l.name, t) },
+		OnTry: func(t pipeline.Try) { a.observer.try(l.name, t) },
+		Hedge: l.hedge, OnHedge: func(r hedge.Result) { a.metrics.Hedge(l.name, r) },
 		Fallback: a.chain(l.cfg.Fallback), Degrade: l.degrade, Cache: a.cache, Park: parker(dlq.New(a.conn, a.cfg.DLQ, name, l.name)),
 		OnStep: func(s pipeline.StepDone) { a.metrics.Fallback(l.name, s) },
 	})

@@ -205,7 +205,7 @@ func (o *observer) try(target string, t pipeline.Try) {
 	o.app.metrics.Try(target, t)
 	c := o.calls[target]
 	c.total.Add(1)
-	if t.Result.Class != job.Success {
+	if t.Result.Class != job.Success && t.Result.Class != job.Ignored { // what we gave up has not failed
 		c.failed.Add(1)
 	}
 }

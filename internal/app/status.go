@@ -220,6 +220,11 @@ func (a *App) drainStatus(pools []admin.Pool) *admin.Drain {
 // names are the label values of all metrics.
 func (a *App) names() metrics.Names {
 	n := metrics.Names{Version: a.opts.Version, GoVersion: runtime.Version(), Targets: sortedNames(a.cfg.Targets), Phases: phaseNames(), Fallbacks: a.steps()}
+	for _, name := range n.Targets {
+		if a.cfg.Targets[name].Hedge != nil {
+			n.Hedged = append(n.Hedged, name)
+		}
+	}
 	for _, name := range sortedNames(a.cfg.Pools) {
 		p := metrics.PoolNames{Name: name, Target: a.cfg.Pools[name].Target}
 		for priority := range job.Priority(job.Priorities) {

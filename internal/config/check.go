@@ -44,10 +44,14 @@ func (l *loader) checkTargetsOfPools() {
 			continue
 		}
 		const tooMany = 50
-		calls := t.Retry.MaxAttempts * p.Redelivery.MaxAttempts
+		calls := t.Retry.MaxAttempts * p.Redelivery.MaxAttempts * t.callsPerTry()
 		if calls > tooMany {
+			each := ""
+			if t.Hedge != nil {
+				each = ", each with a hedge,"
+			}
 			l.problem(CodeCalls, l.written(path+".redelivery.max_attempts", "targets."+p.Target+".retry.max_attempts"),
-				fmt.Sprintf("a job may cost %d calls: %d tries of target %s in each of %d attempts", calls, t.Retry.MaxAttempts, quote(p.Target), p.Redelivery.MaxAttempts),
+				fmt.Sprintf("a job may cost %d calls: %d tries of target %s%s in each of %d attempts", calls, t.Retry.MaxAttempts, quote(p.Target), each, p.Redelivery.MaxAttempts),
 				fmt.Sprintf("lower one of the two to stay at %d or less", tooMany))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/workerd/workerd/internal/cache"
 	"github.com/workerd/workerd/internal/dlq"
 	"github.com/workerd/workerd/internal/fallback"
+	"github.com/workerd/workerd/internal/hedge"
 	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/pressure"
@@ -74,6 +75,12 @@ type TargetConfig struct {
 	Concurrency limiter.Config `yaml:"concurrency"`
 	// RateLimit bounds the calls per time, of this process.
 	RateLimit limiter.Rate `yaml:"rate_limit"`
+	// Idempotent says that the same job may be sent twice at the same time and is
+	// done once, by its Idempotency-Key. Hedging requires it. Default: false.
+	Idempotent bool `yaml:"idempotent"`
+	// Hedge makes a second call of the same try where the first is late, and takes
+	// the first success. Default: off; {} is on with its defaults.
+	Hedge *hedge.Config `yaml:"hedge"`
 	// Fallback is what is done with a job that this target did not do, in this
 	// order until one of the steps has done it. At most 8. Default: the job
 	// waits or is tried again.
@@ -161,6 +168,10 @@ func (c TargetConfig) WithDefaults() TargetConfig {
 	c.Breaker = c.Breaker.WithDefaults()
 	c.Concurrency = c.Concurrency.WithDefaults()
 	c.RateLimit = c.RateLimit.WithDefaults()
+	if c.Hedge != nil {
+		h := c.Hedge.WithDefaults()
+		c.Hedge = &h
+	}
 	c.Fallback = slices.Clone(c.Fallback)
 	for i, s := range c.Fallback {
 		c.Fallback[i] = s.WithDefaults()
@@ -207,12 +218,31 @@ func (c TargetConfig) Validate(problem func(field, message string)) {
 	c.Breaker.Validate(prefixed(problem, "breaker"))
 	c.Concurrency.Validate(prefixed(problem, "concurrency"))
 	c.RateLimit.Validate(prefixed(problem, "rate_limit"))
+	c.validateHedge(problem)
 	for i, s := range c.Fallback {
 		s.Validate(prefixed(problem, fmt.Sprintf("fallback[%d]", i)))
 	}
 	if len(c.Fallback) > fallback.MaxSteps {
 		problem("fallback", fmt.Sprintf("%d steps are not allowed, use at most %d", len(c.Fallback), fallback.MaxSteps))
 	}
+}
+
+func (c TargetConfig) validateHedge(problem func(field, message string)) {
+	if c.Hedge == nil {
+		return
+	}
+	c.Hedge.Validate(c.Timeout, prefixed(problem, "hedge"))
+	if !c.Idempotent {
+		problem("hedge", "is not allowed for a target that is not idempotent: the same job is sent twice at once; if it is then done once, say idempotent: true")
+	}
+}
+
+// callsPerTry is how many calls one try may cost.
+func (c TargetConfig) callsPerTry() int {
+	if c.Hedge != nil {
+		return 2
+	}
+	return 1
 }
 
 // protocols counts the protocols that are given.

@@ -78,6 +78,7 @@ type Limiter struct {
 	ramp      ramp
 	outage    bool // the ramp is that of an outage which is not known to be over
 	inFlight  int
+	spare     int // of those in flight
 	notBefore time.Time
 	waiting   bool          // somebody was told of less than he might want
 	changed   chan struct{} // nil: nobody has asked
@@ -103,6 +104,7 @@ func New(cfg Config, r Rate, most int) *Limiter {
 type Seat struct {
 	limiter *Limiter
 	began   time.Time
+	spare   bool
 }
 
 // Acquire takes a seat, or says in a *RefusedError why there is none. A seat
@@ -132,6 +134,9 @@ func (s *Seat) Done(now time.Time, load Load) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight--
+	if s.spare {
+		l.spare--
+	}
 	l.adaptive.ended(now, load, now.Sub(s.began))
 	l.stall.ended(now, load, now.Sub(s.began))
 	if l.ramp.ended(now, load, l.adaptive.now()) && l.outage {
@@ -191,7 +196,7 @@ func (l *Limiter) room() (int, Reason) {
 	if l.ramp.step > 0 && l.ramp.step < limit {
 		limit, reason = l.ramp.step, Ramping
 	}
-	if limit >= l.most {
+	if limit >= l.most && l.spare == 0 {
 		return Unlimited, ""
 	}
 	return max(0, limit-l.inFlight), reason

@@ -22,6 +22,8 @@ type Names struct {
 	Targets []string
 	// Fallbacks are the kinds of steps in the fallback of each target.
 	Fallbacks map[string][]fallback.Kind
+	// Hedged are the targets that are hedged.
+	Hedged []string
 	// Phases of the shutdown, in order.
 	Phases []string
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/hedge"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/pipeline"
 	"github.com/workerd/workerd/internal/pool"
@@ -45,6 +46,9 @@ func New(reg prometheus.Registerer, names Names) *Metrics {
 	}
 	for _, t := range names.Targets {
 		m.targets[t] = targets.series(t, names.Fallbacks[t])
+	}
+	for _, t := range names.Hedged {
+		m.targets[t].hedges = targets.hedged(t)
 	}
 	for _, what := range []string{unknownPool, unknownTarget, unknownOutcome} {
 		m.unknown[what] = unattributed.WithLabelValues(what)
@@ -85,6 +89,17 @@ func (m *Metrics) Fallback(target string, step pipeline.StepDone) {
 		return
 	}
 	s.fallbacks[step].Inc()
+}
+
+// Hedge counts a call that was late, and what came of hedging it. It is the
+// hook of [pipeline.Deps].
+func (m *Metrics) Hedge(target string, r hedge.Result) {
+	s, ok := m.targets[target]
+	if !ok || s.hedges[r] == nil {
+		m.unknown[unknownTarget].Inc()
+		return
+	}
+	s.hedges[r].Inc()
 }
 
 // BreakerChanged counts a change of a target's breaker. It is the listener of
@@ -157,6 +172,7 @@ type targetSeries struct {
 	duration    []prometheus.Observer // by class; nil for one that makes no call
 	transitions []prometheus.Counter  // by state
 	fallbacks   map[pipeline.StepDone]prometheus.Counter
+	hedges      map[hedge.Result]prometheus.Counter
 }
 
 func (s *targetSeries) try(r job.Result, took time.Duration) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/fallback"
+	"github.com/workerd/workerd/internal/hedge"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/metrics"
 	"github.com/workerd/workerd/internal/pipeline"
@@ -231,4 +232,20 @@ func TestFallback_countsStepsOfTheTargetsThatHaveThem(t *testing.T) {
 		`workerd_fallbacks_total{result="failed",step="alternate",target="mailer"}`: 0,
 		`workerd_reports_unattributed_total{what="target"}`:                         1,
 	})
+}
+
+func TestHedge_countsForTheTargetsThatAreHedged(t *testing.T) {
+	reg, m := start()
+	m.Hedge("pdf", hedge.Won)
+	m.Hedge("mailer", hedge.Won) // is not
+	all := scrape(t, reg)
+	for series, want := range map[string]float64{
+		`workerd_hedges_total{result="won",target="pdf"}`:    1,
+		`workerd_hedges_total{result="denied",target="pdf"}`: 0,
+		`workerd_reports_unattributed_total{what="target"}`:  1,
+	} {
+		if got, ok := all[series]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
 }

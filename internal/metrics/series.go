@@ -5,6 +5,7 @@ import (
 
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/fallback"
+	"github.com/workerd/workerd/internal/hedge"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/pipeline"
 	"github.com/workerd/workerd/internal/pool"
@@ -76,8 +77,9 @@ func (v poolVecs) series(name string) *poolSeries {
 
 // targetVecs are the metrics that hooks of a pipeline and a breaker feed.
 type targetVecs struct {
-	attempts, transitions, fallbacks *prometheus.CounterVec
-	duration                         *prometheus.HistogramVec
+	attempts, transitions, fallbacks, hedges *prometheus.CounterVec
+
+	duration *prometheus.HistogramVec
 }
 
 func newTargetVecs() targetVecs {
@@ -85,13 +87,23 @@ func newTargetVecs() targetVecs {
 		attempts:    prometheus.NewCounterVec(counter("target_attempts_total", "Calls made to a target, by how they ended."), []string{"target", "result"}),
 		transitions: prometheus.NewCounterVec(counter("breaker_transitions_total", "Changes of a breaker's state, by the new one."), []string{"target", "to"}),
 		fallbacks:   prometheus.NewCounterVec(counter("fallbacks_total", "Steps of a target's fallback that were taken for a job it did not do."), []string{"target", "step", "result"}),
+		hedges:      prometheus.NewCounterVec(counter("hedges_total", "Calls that were not answered in time, by what came of making them a second time; denied: that was not done."), []string{"target", "result"}),
 		duration: prometheus.NewHistogramVec(histogram("target_attempt_duration_seconds",
 			"Time a call to a target took, by what it says of the target and the job.", durationBuckets()), []string{"target", "class"}),
 	}
 }
 
 func (v targetVecs) all() []prometheus.Collector {
-	return []prometheus.Collector{v.attempts, v.transitions, v.fallbacks, v.duration}
+	return []prometheus.Collector{v.attempts, v.transitions, v.fallbacks, v.hedges, v.duration}
+}
+
+// hedged makes the series of a target that is hedged.
+func (v targetVecs) hedged(name string) map[hedge.Result]prometheus.Counter {
+	s := make(map[hedge.Result]prometheus.Counter)
+	for _, r := range hedge.Results() {
+		s[r] = v.hedges.WithLabelValues(name, string(r))
+	}
+	return s
 }
 
 // series makes all series of one target with a fallback of these steps.

@@ -24,6 +24,7 @@ func names() metrics.Names {
 		},
 		Targets:   []string{"mailer", "pdf"},
 		Fallbacks: map[string][]fallback.Kind{"mailer": {fallback.Alternate}},
+		Hedged:    []string{"pdf"},
 		Phases:    []string{"announce", "stop", "drain"},
 	}
 }

@@ -8,7 +8,10 @@
 //  2. Every seat and every breaker permit is returned, with what the call says
 //     of the target.
 //  3. A job that is expired or cannot be read is never sent.
-//  4. What a fallback does counts for the guards of whom it calls, never for
+//  4. A hedge is a second call of the same try, under the guards of the target;
+//     it stays within its budget, and the one of the two that is not used is
+//     ended before the try is.
+//  5. What a fallback does counts for the guards of whom it calls, never for
 //     those of the target; if it fails, what the target said of the job stands.
 //
 // It settles nothing and keeps no jobs; who waits and who runs is the pool's part.
@@ -25,6 +28,7 @@ import (
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/cache"
 	"github.com/workerd/workerd/internal/fallback"
+	"github.com/workerd/workerd/internal/hedge"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/retry"
@@ -62,9 +66,13 @@ type Deps struct {
 	Limiter *limiter.Limiter
 	Breaker *breaker.Breaker
 	Retry   *retry.Loop
-	// OnTry is called after every call to the target, from the job's goroutine.
-	// It must not block.
+	// OnTry is called after every call to the target, from the goroutine that
+	// made it. It must not block.
 	OnTry func(Try)
+	// Hedge makes a second call where the first is late; nil: never. OnHedge is
+	// told of each, and must not block.
+	Hedge   *hedge.Hedger
+	OnHedge func(hedge.Result)
 
 	// Fallback is the chain of steps taken, in this order, when the target did
 	// not do the job.
@@ -86,8 +94,11 @@ type Lane struct {
 	Breaker *breaker.Breaker
 	// Timeout of one call.
 	Timeout time.Duration
-	// OnTry is called after every call; see [Deps].
-	OnTry func(Try)
+	// OnTry is called after every call, OnHedge after every call that was late and
+	// might be hedged; see [Deps].
+	OnTry   func(Try)
+	Hedge   *hedge.Hedger
+	OnHedge func(hedge.Result)
 }
 
 // Pipeline handles jobs. Any number of goroutines may use it at once.
@@ -102,6 +113,7 @@ type Pipeline struct {
 func New(cfg Config, deps Deps) *Pipeline {
 	p := &Pipeline{cfg: cfg, deps: deps, primary: &Lane{
 		Target: deps.Target, Limiter: deps.Limiter, Breaker: deps.Breaker, Timeout: cfg.Timeout, OnTry: deps.OnTry,
+		Hedge: deps.Hedge, OnHedge: deps.OnHedge,
 	}}
 	for i, s := range deps.Fallback {
 		if s.Kind() == fallback.Cached {
@@ -114,7 +126,7 @@ func New(cfg Config, deps Deps) *Pipeline {
 // Handle runs one attempt of a job. ctx ends with a cause when the job has to
 // be given up; no new call is begun once draining is closed. It never panics.
 func (p *Pipeline) Handle(ctx context.Context, j *job.Job, before job.Record, draining <-chan struct{}) (out job.Outcome) {
-	a := attempt{p: p, job: j, before: before}
+	a := attempt{p: p, job: j, before: before, draining: draining}
 	defer func() {
 		if v := recover(); v != nil {
 			a.last = job.Result{Class: job.Panicked, Reason: job.PanicReason, Err: &PanicError{v, debug.Stack()}}
@@ -148,6 +160,8 @@ type attempt struct {
 	p      *Pipeline
 	job    *job.Job
 	before job.Record
+	// draining is closed when no call is to begin any more.
+	draining <-chan struct{}
 
 	last    job.Result // at the target
 	calls   int        // made to the target; tries refused by its guards do not count
@@ -184,22 +198,37 @@ func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
 }
 
 // call makes one call over a lane if limiter and breaker permit.
-func (a *attempt) call(ctx context.Context, l *Lane, n int) (r job.Result) {
+func (a *attempt) call(ctx context.Context, l *Lane, n int) job.Result {
 	began := time.Now()
 	seat, permit, err := l.enter(began)
 	if err != nil {
 		return refusal(err)
 	}
 	a.made++
+	if l.Hedge != nil {
+		return a.race(ctx, l, n, ticket{seat, permit, began})
+	}
+	return a.over(ctx, l, n, ticket{seat, permit, began})
+}
+
+// ticket is what one call needs, from limiter and breaker.
+type ticket struct {
+	seat   limiter.Seat
+	permit breaker.Permit
+	began  time.Time
+}
+
+// over makes one call over a lane, and gives the ticket back.
+func (a *attempt) over(ctx context.Context, l *Lane, n int, t ticket) (r job.Result) {
 	r = job.Result{Class: job.Panicked}
 	defer func() { // also after a panic: a permit that is kept would wedge the breaker
-		took := time.Since(began)
+		took := time.Since(t.began)
 		says := row(r.Class)
 		if r.Class == job.Throttled && r.RetryAfter > 0 {
-			l.Limiter.Hold(began, began.Add(took+r.RetryAfter))
+			l.Limiter.Hold(t.began, t.began.Add(took+r.RetryAfter))
 		}
-		permit.Done(began.Add(took), says.breaker, r.RetryAfter)
-		seat.Done(began.Add(took), says.load)
+		t.permit.Done(t.began.Add(took), says.breaker, r.RetryAfter)
+		t.seat.Done(t.began.Add(took), says.load)
 		l.OnTry(Try{Job: a.job, Result: r, Took: took})
 	}()
 	call, cancel := context.WithTimeoutCause(ctx, l.Timeout, job.ErrTryTimeout)
@@ -207,6 +236,9 @@ func (a *attempt) call(ctx context.Context, l *Lane, n int) (r job.Result) {
 	r = l.Target.Call(call, target.Request{
 		Job: a.job, Pool: a.p.cfg.Pool, Attempt: a.before.Attempts + 1, Try: n, Timeout: l.Timeout, Keep: a.keep(l),
 	})
+	if l.Hedge != nil {
+		r = unlessLost(call, r)
+	}
 	r.RetryAfter = spread(r.RetryAfter, rand.Float64())
 	return r
 }
