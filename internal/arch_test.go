@@ -43,7 +43,7 @@ func layers() map[string][]string {
 		"internal/whatif": {"..."}, // a whole workerd in a bubble
 		"internal/config": { // for their Config only
 			"internal/breaker", "internal/retry", "internal/target", "internal/target/*", "internal/queue",
-			"internal/pool", "internal/shed", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback", "internal/hedge", "internal/cache", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
+			"internal/pool", "internal/probe", "internal/shed", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback", "internal/hedge", "internal/cache", "internal/dlq", "internal/attempts", "internal/admin", "internal/secret", "internal/job",
 		},
 		"internal/config/gen": {"internal/config"},
 		"internal/metrics": {
@@ -53,6 +53,7 @@ func layers() map[string][]string {
 		"internal/gate":     {"internal/job", "internal/pool", "internal/breaker", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback"},
 		"internal/pool":     {"internal/job", "internal/bulkhead", "internal/shed", "internal/retry", "internal/valve"}, // of valve its Config
 		"internal/pipeline": {"internal/job", "internal/retry", "internal/breaker", "internal/limiter", "internal/target", "internal/fallback", "internal/cache", "internal/hedge"},
+		"internal/probe":    {"internal/job", "internal/breaker"},
 		"internal/fallback": {"internal/job"},
 		"internal/result":   {"internal/job", "internal/pool", "internal/queue", "internal/oneline"},
 		"internal/cache":    {"internal/job"},

@@ -164,8 +164,14 @@ func (b Breaker) again() string {
 func (b Breaker) next(now time.Time) string {
 	switch b.State {
 	case BreakerOpen:
+		if b.Probe != "" {
+			return upcoming("next probe of "+b.Probe, b.Until, now, "probes "+b.Probe)
+		}
 		return upcoming("probes", b.Until, now, "probes with the next job")
 	case BreakerHalfOpen:
+		if b.Asking {
+			return "asking " + b.Probe + " first, jobs follow when it answers well"
+		}
 		return fmt.Sprintf("probing, %d good so far, %d running", b.Proven, b.Probes)
 	case BreakerForcedOpen, BreakerDisabled, BreakerMetricsOnly:
 		return upcoming("ends", b.Until, now, "ends when an operator resets it")

@@ -119,6 +119,15 @@ func TestComplete_everyBreakerThatIsNotClosedSaysWhy(t *testing.T) {
 		{admin.Breaker{State: admin.BreakerOpen, Reason: "probe_slow", Until: noon()}, "open (a probe was slow); probes now"},
 		{admin.Breaker{State: admin.BreakerOpen, Reason: "probe_timeout", Until: noon()}, "open (a probe gave no answer); probes now"},
 		{admin.Breaker{State: admin.BreakerOpen, Reason: "some_day", Until: noon()}, "open (some day); probes now"},
+		{
+			admin.Breaker{State: admin.BreakerOpen, Reason: "probe_failed", Until: at(-4 * time.Second), Probe: "/healthz"},
+			"open (a probe failed); next probe of /healthz in 4s",
+		},
+		{
+			admin.Breaker{State: admin.BreakerHalfOpen, Probe: "/healthz", Asking: true, Probes: 1},
+			"half open; asking /healthz first, jobs follow when it answers well",
+		},
+		{admin.Breaker{State: admin.BreakerHalfOpen, Probe: "/healthz", Proven: 1}, "half open; probing, 1 good so far, 0 running"},
 		{admin.Breaker{State: admin.BreakerDisabled, Since: at(time.Minute)}, "disabled by an operator for 1m; ends when an operator resets it"},
 		{admin.Breaker{State: admin.BreakerMetricsOnly, Until: at(-26 * time.Hour)}, "set to metrics only by an operator; ends in 1d2h"},
 	} {

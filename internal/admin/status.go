@@ -192,6 +192,10 @@ type Breaker struct {
 	// Probes that run, and Proven ones that were good, while half open.
 	Probes int `json:"probes"`
 	Proven int `json:"proven"`
+	// Probe is the path that workerd asks for before any job probes, "" if a job
+	// does; Asking while half open until there is a good answer.
+	Probe  string `json:"probe,omitempty"`
+	Asking bool   `json:"asking,omitempty"`
 	// Rejected calls since the start.
 	Rejected uint64 `json:"rejected"`
 }

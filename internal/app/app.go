@@ -170,6 +170,7 @@ func (a *App) Run(drain, hurry context.Context) error {
 	web.Go(func() { a.serve(serve) })
 	a.background.Go(func() { a.setUp(fetch) })
 	a.background.Go(func() { a.watch(fetch) })
+	a.startProbers(fetch)
 	pools := a.startPools(fetch, work)
 	a.enter("running")
 	a.log.Info("workerd is running", "instance", a.id, "version", a.opts.Version,

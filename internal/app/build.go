@@ -26,6 +26,7 @@ import (
 	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pipeline"
 	"github.com/workerd/workerd/internal/pool"
+	"github.com/workerd/workerd/internal/probe"
 	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/result"
 	"github.com/workerd/workerd/internal/retry"
@@ -44,6 +45,7 @@ type lane struct {
 	limiter *limiter.Limiter
 	degrade *fallback.Switch
 	hedge   *hedge.Hedger // nil: off
+	prober  *probe.Prober // nil: jobs probe
 }
 
 // compartment is a pool with its sources.
@@ -76,6 +78,9 @@ func (a *App) buildTargets() error {
 		l.retry.RetryAfter = func() time.Duration { return openFor(l.breaker, time.Now()) }
 		if cfg.Hedge != nil {
 			l.hedge = hedge.New(*cfg.Hedge, cfg.Timeout)
+		}
+		if l.prober, err = a.newProber(l); err != nil {
+			return fmt.Errorf("target %s: %w", name, err)
 		}
 		a.targets[name] = l
 	}

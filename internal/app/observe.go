@@ -220,6 +220,9 @@ func (o *observer) breakerChanged(target string, c breaker.Change) {
 	if c.To == breaker.Closed || c.To == breaker.HalfOpen {
 		level = slog.LevelInfo
 	}
+	if p := o.app.cfg.Targets[target].Probe; p != nil && p.Interval > 0 && c.From != breaker.Closed && c.To != breaker.Closed {
+		level = slog.LevelDebug // probing at a steady pace is nothing new
+	}
 	o.app.log.Log(context.Background(), level, "breaker", "target", target, "from", c.From.String(), "to", c.To.String(), "reason", string(c.Reason))
 }
 

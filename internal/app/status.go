@@ -190,8 +190,11 @@ func (a *App) targetStatus(l *lane, now time.Time) admin.Target {
 		Name: l.name, Kind: "http", URL: shownURL(l.cfg.HTTP.URL), Calls: calls.total.Load(), Failed: calls.failed.Load(), CallsPerSecond: calls.rate.perSecond(),
 		Breaker: admin.Breaker{
 			State: b.State.String(), Reason: string(b.Reason), Note: b.Note, Since: b.Since, Until: b.Until, Opens: b.Opens,
-			Total: b.Total, Bad: b.Bad, Slow: b.Slow, Probes: b.Probes, Proven: b.Proven, Rejected: b.Rejected,
+			Total: b.Total, Bad: b.Bad, Slow: b.Slow, Probes: b.Probes, Proven: b.Proven, Asking: b.Reserved, Rejected: b.Rejected,
 		},
+	}
+	if l.cfg.Probe != nil {
+		t.Breaker.Probe = l.cfg.Probe.Path
 	}
 	limit := l.limiter.Stats(now)
 	t.Limit = admin.Limit{Now: limit.Limit, Max: limit.Max, Ramping: limit.Ramping}
@@ -219,7 +222,7 @@ func (a *App) drainStatus(pools []admin.Pool) *admin.Drain {
 
 // names are the label values of all metrics.
 func (a *App) names() metrics.Names {
-	n := metrics.Names{Version: a.opts.Version, GoVersion: runtime.Version(), Targets: sortedNames(a.cfg.Targets), Phases: phaseNames(), Fallbacks: a.steps()}
+	n := metrics.Names{Version: a.opts.Version, GoVersion: runtime.Version(), Targets: sortedNames(a.cfg.Targets), Phases: phaseNames(), Fallbacks: a.steps(), Probed: a.probed()}
 	for _, name := range n.Targets {
 		if a.cfg.Targets[name].Hedge != nil {
 			n.Hedged = append(n.Hedged, name)

@@ -50,6 +50,9 @@
 //     breaker runs in the shadow and counts what it would have done.
 //  13. Rates are compared as integers per mille: 57 of 100 reaches 0.57.
 //  14. Override and Reset make all earlier permits stale. Overrides end.
+//  15. After [Breaker.Reserve] the first probe of a half-open is not for jobs:
+//     their credit is 0 until it was good, but no longer than probe_timeout
+//     after it was due or has begun. Never two reserved probes run at once.
 //
 // The package reads no clock, starts no goroutine and logs nothing: callers
 // pass the time in, and every method first does what time has brought due.

@@ -17,15 +17,17 @@ type epoch struct {
 	window      window
 	consecutive int
 	// Half open.
-	leases []lease // of running probes
-	proven int
+	leases   []lease // of running probes
+	proven   int
+	reserved time.Time // until then the first probe is not for jobs
 	// Metrics only.
 	shadow *machine
 }
 
 type lease struct {
-	probe uint64
-	until time.Time
+	probe    uint64
+	until    time.Time
+	reserved bool
 }
 
 // oldestLease is when the first running probe is overdue, zero if none runs.
@@ -62,6 +64,9 @@ func (e *epoch) move(to func(time.Time) time.Time) {
 	e.since = to(e.since)
 	if !e.until.IsZero() {
 		e.until = to(e.until)
+	}
+	if !e.reserved.IsZero() {
+		e.reserved = to(e.reserved)
 	}
 	for i := range e.leases {
 		e.leases[i].until = to(e.leases[i].until)

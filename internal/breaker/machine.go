@@ -17,6 +17,8 @@ type machine struct {
 	opens      int           // openings in close succession
 	wait       time.Duration // of the latest opening
 	lastProbe  uint64        // id of the latest probe permit
+	reserved   bool          // the first probe is not for jobs
+	pace       time.Duration // of waits after a reserved probe; 0: as any
 
 	stale, rejected        uint64
 	wouldOpen, wouldReject uint64
@@ -73,7 +75,11 @@ func (m *machine) advance(now time.Time) time.Time {
 		e.shadow.advance(now)
 	case now.Before(e.until):
 	case e.state == Open:
-		m.enter(now, &epoch{state: HalfOpen, reason: WaitOver})
+		next := &epoch{state: HalfOpen, reason: WaitOver}
+		if m.reserved {
+			next.reserved = now.Add(m.ProbeTimeout)
+		}
+		m.enter(now, next)
 	default:
 		m.close(now, OverrideExpired)
 	}
@@ -100,7 +106,7 @@ func (m *machine) checkProbes(now time.Time) {
 	case e.proven >= m.HalfOpenCalls:
 		m.close(now, Recovered)
 	case !oldest.IsZero() && !now.Before(oldest):
-		m.open(now, ProbeTimeout, 0)
+		m.reopen(now, ProbeTimeout, 0, e.asked())
 	}
 }
 
@@ -112,9 +118,10 @@ func (m *machine) credit() (n int, until time.Time) {
 	case Open, ForcedOpen:
 		return 0, e.until
 	case HalfOpen:
-		running := len(e.leases)
-		free := min(m.HalfOpenConcurrent-running, m.HalfOpenCalls-e.proven-running)
-		return max(0, free), e.oldestLease()
+		if until, kept := m.kept(); kept {
+			return 0, until
+		}
+		return m.free(), e.oldestLease()
 	}
 	return math.MaxInt, time.Time{}
 }
@@ -128,9 +135,7 @@ func (m *machine) acquire(now time.Time) (grant, bool) {
 	}
 	switch e.state {
 	case HalfOpen:
-		m.lastProbe++
-		e.leases = append(e.leases, lease{m.lastProbe, now.Add(m.ProbeTimeout)})
-		return grant{e, m.lastProbe, now}, true
+		return m.probe(now, false), true
 	case MetricsOnly:
 		if g, ok := e.shadow.acquire(now); ok {
 			return g, true
@@ -229,19 +234,21 @@ func (m *machine) probed(now time.Time, g *grant, r result) {
 	if i < 0 {
 		return // a copy of the permit was done already
 	}
+	reserved := e.leases[i].reserved
 	e.leases = slices.Delete(e.leases, i, i+1)
 	m.moved = true
 	verdict := m.judge(r.verdict)
 	switch {
 	case verdict == Bad:
-		m.open(now, ProbeFailed, r.retryAfter)
+		m.reopen(now, ProbeFailed, r.retryAfter, reserved)
 	case verdict == Throttled:
-		m.open(now, ProbeThrottled, r.retryAfter)
+		m.reopen(now, ProbeThrottled, r.retryAfter, reserved)
 	case verdict != Good:
 	case m.isSlow(now, g):
-		m.open(now, ProbeSlow, r.retryAfter)
+		m.reopen(now, ProbeSlow, r.retryAfter, reserved)
 	default:
 		e.proven++
+		e.reserved = time.Time{}
 		m.checkProbes(now)
 	}
 }
@@ -253,12 +260,17 @@ func (m *machine) open(now time.Time, reason Reason, retryAfter time.Duration) {
 	if e.state == Closed && now.Sub(e.since) >= max(m.Window, m.wait) {
 		m.opens = 0
 	}
-	m.wait = max(m.backoff(m.opens), min(retryAfter, m.MaxOpenFor))
+	wait := max(m.backoff(m.opens), min(retryAfter, m.MaxOpenFor))
 	m.opens++
 	if m.host != nil {
 		m.host.wouldOpen++
 	}
-	m.enter(now, &epoch{state: Open, until: now.Add(m.wait), reason: reason})
+	m.openFor(now, reason, wait)
+}
+
+func (m *machine) openFor(now time.Time, reason Reason, wait time.Duration) {
+	m.wait = wait
+	m.enter(now, &epoch{state: Open, until: now.Add(wait), reason: reason})
 }
 
 // backoff is the wait after n openings: exponential, then capped, then
@@ -269,6 +281,10 @@ func (m *machine) backoff(n int) time.Duration {
 	if d < float64(m.MaxOpenFor) {
 		wait = time.Duration(d)
 	}
+	return m.jittered(wait)
+}
+
+func (m *machine) jittered(wait time.Duration) time.Duration {
 	return wait - time.Duration(m.OpenJitter*m.u*float64(wait))
 }
 
@@ -349,7 +365,7 @@ func (m *machine) stats(now time.Time) Stats {
 	return Stats{
 		State: e.state, Since: e.since, Until: e.until, Reason: e.reason, Note: e.note,
 		Opens: m.opens, Total: t.total, Bad: t.bad, Slow: t.slow, Consecutive: e.inARow(),
-		Probes: len(e.leases), Proven: e.proven, Generation: m.generation,
+		Probes: len(e.leases), Proven: e.proven, Reserved: m.isKept(), Generation: m.generation,
 		Stale: m.stale, Rejected: m.rejected, WouldOpen: m.wouldOpen, WouldReject: m.wouldReject,
 		LostChanges: m.lost,
 	}

@@ -96,6 +96,9 @@ type Stats struct {
 	Consecutive int
 	// Probes running, and Proven: probes that were good, in half_open.
 	Probes, Proven int
+	// Reserved: while half open, the probe that is next or running is the one
+	// kept by [Breaker.Reserve]; jobs wait for it.
+	Reserved bool
 	// Generation of the current epoch, from 1. It increases with every
 	// change, renewed override, Reset and change of the window.
 	Generation uint64

@@ -16,6 +16,7 @@ import (
 	"github.com/workerd/workerd/internal/limiter"
 	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/pressure"
+	"github.com/workerd/workerd/internal/probe"
 	"github.com/workerd/workerd/internal/queue"
 	"github.com/workerd/workerd/internal/retry"
 	"github.com/workerd/workerd/internal/shed"
@@ -70,6 +71,10 @@ type TargetConfig struct {
 	Retry retry.Config `yaml:"retry"`
 	// Breaker stops calling a target that fails.
 	Breaker breaker.Config `yaml:"breaker"`
+	// Probe asks the target whether it is well again while the breaker is open,
+	// so that no job has to be spent on it. For http targets. Default: the first
+	// job does.
+	Probe *probe.Config `yaml:"probe"`
 	// Concurrency bounds the calls at once, of all pools together, by what the
 	// target can take.
 	Concurrency limiter.Config `yaml:"concurrency"`
@@ -166,6 +171,10 @@ func (c TargetConfig) WithDefaults() TargetConfig {
 	setDefault(&c.Breaker.SlowCall, c.Timeout/5*4)
 	setDefault(&c.Breaker.ProbeTimeout, c.Timeout+5*time.Second)
 	c.Breaker = c.Breaker.WithDefaults()
+	if c.Probe != nil {
+		p := c.Probe.WithDefaults(c.Timeout)
+		c.Probe = &p
+	}
 	c.Concurrency = c.Concurrency.WithDefaults()
 	c.RateLimit = c.RateLimit.WithDefaults()
 	if c.Hedge != nil {
@@ -216,6 +225,12 @@ func (c TargetConfig) Validate(problem func(field, message string)) {
 	}
 	c.Retry.Validate(prefixed(problem, "retry"))
 	c.Breaker.Validate(prefixed(problem, "breaker"))
+	if c.Probe != nil {
+		c.Probe.Validate(c.Breaker.MaxOpenFor, c.Breaker.ProbeTimeout, prefixed(problem, "probe"))
+		if c.HTTP == nil {
+			problem("probe", "is for http targets only, as it asks for a path by GET; remove it, and jobs probe")
+		}
+	}
 	c.Concurrency.Validate(prefixed(problem, "concurrency"))
 	c.RateLimit.Validate(prefixed(problem, "rate_limit"))
 	c.validateHedge(problem)

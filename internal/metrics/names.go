@@ -24,6 +24,8 @@ type Names struct {
 	Fallbacks map[string][]fallback.Kind
 	// Hedged are the targets that are hedged.
 	Hedged []string
+	// Probed are the targets that workerd probes itself.
+	Probed []string
 	// Phases of the shutdown, in order.
 	Phases []string
 }

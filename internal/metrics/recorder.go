@@ -50,6 +50,9 @@ func New(reg prometheus.Registerer, names Names) *Metrics {
 	for _, t := range names.Hedged {
 		m.targets[t].hedges = targets.hedged(t)
 	}
+	for _, t := range names.Probed {
+		m.targets[t].probes = family(targets.probes, t, results())
+	}
 	for _, what := range []string{unknownPool, unknownTarget, unknownOutcome} {
 		m.unknown[what] = unattributed.WithLabelValues(what)
 	}
@@ -78,6 +81,17 @@ func (m *Metrics) Try(target string, t pipeline.Try) {
 		return
 	}
 	s.try(t.Result, t.Took)
+}
+
+// Probe counts one request to a target that was no job's. It is the hook of a
+// prober.
+func (m *Metrics) Probe(target string, r job.Result) {
+	s, ok := m.targets[target]
+	if !ok || s.probes == nil {
+		m.unknown[unknownTarget].Inc()
+		return
+	}
+	count(s.probes, string(r.Reason))
 }
 
 // Fallback counts one step of a target's fallback. It is the hook of
@@ -169,8 +183,9 @@ func (s *poolSeries) faults(r *pool.Report) {
 // targetSeries are the series of one target.
 type targetSeries struct {
 	attempts    map[string]prometheus.Counter
-	duration    []prometheus.Observer // by class; nil for one that makes no call
-	transitions []prometheus.Counter  // by state
+	probes      map[string]prometheus.Counter // nil: there are none
+	duration    []prometheus.Observer         // by class; nil for one that makes no call
+	transitions []prometheus.Counter          // by state
 	fallbacks   map[pipeline.StepDone]prometheus.Counter
 	hedges      map[hedge.Result]prometheus.Counter
 }

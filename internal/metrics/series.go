@@ -77,7 +77,7 @@ func (v poolVecs) series(name string) *poolSeries {
 
 // targetVecs are the metrics that hooks of a pipeline and a breaker feed.
 type targetVecs struct {
-	attempts, transitions, fallbacks, hedges *prometheus.CounterVec
+	attempts, probes, transitions, fallbacks, hedges *prometheus.CounterVec
 
 	duration *prometheus.HistogramVec
 }
@@ -85,6 +85,7 @@ type targetVecs struct {
 func newTargetVecs() targetVecs {
 	return targetVecs{
 		attempts:    prometheus.NewCounterVec(counter("target_attempts_total", "Calls made to a target, by how they ended."), []string{"target", "result"}),
+		probes:      prometheus.NewCounterVec(counter("probes_total", "Health checks made while a breaker was open, by how they ended; they are no calls of jobs."), []string{"target", "result"}),
 		transitions: prometheus.NewCounterVec(counter("breaker_transitions_total", "Changes of a breaker's state, by the new one."), []string{"target", "to"}),
 		fallbacks:   prometheus.NewCounterVec(counter("fallbacks_total", "Steps of a target's fallback that were taken for a job it did not do."), []string{"target", "step", "result"}),
 		hedges:      prometheus.NewCounterVec(counter("hedges_total", "Calls that were not answered in time, by what came of making them a second time; denied: that was not done."), []string{"target", "result"}),
@@ -94,7 +95,7 @@ func newTargetVecs() targetVecs {
 }
 
 func (v targetVecs) all() []prometheus.Collector {
-	return []prometheus.Collector{v.attempts, v.transitions, v.fallbacks, v.hedges, v.duration}
+	return []prometheus.Collector{v.attempts, v.probes, v.transitions, v.fallbacks, v.hedges, v.duration}
 }
 
 // hedged makes the series of a target that is hedged.

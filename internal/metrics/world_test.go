@@ -25,6 +25,7 @@ func names() metrics.Names {
 		Targets:   []string{"mailer", "pdf"},
 		Fallbacks: map[string][]fallback.Kind{"mailer": {fallback.Alternate}},
 		Hedged:    []string{"pdf"},
+		Probed:    []string{"pdf"},
 		Phases:    []string{"announce", "stop", "drain"},
 	}
 }
