@@ -14,7 +14,7 @@ import (
 func reserved(t *testing.T, cfg breaker.Config, pace time.Duration) (*breaker.Breaker, time.Time) {
 	t.Helper()
 	now := time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
-	cfg.ConsecutiveFailures, cfg.OpenJitter = 1, -1
+	cfg.ConsecutiveFailures, cfg.OpenJitter, cfg.OpenMultiplier = 1, -1, 2
 	b := breaker.New(cfg, nil)
 	b.Reserve(now, pace)
 	p, err := b.Acquire(now)
@@ -232,5 +232,28 @@ func TestReserve_changesNothingElse(t *testing.T) {
 		if _, wanted := b.ProbeDue(now); wanted || b.Stats(now).Reserved {
 			t.Errorf("%v wants a probe", s)
 		}
+	}
+}
+
+// TestReserve_thePaceIsJittered, or replicas would fall into step.
+func TestReserve_thePaceIsJittered(t *testing.T) {
+	now := time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
+	b := breaker.New(breaker.Config{ConsecutiveFailures: 1, OpenJitter: 0.2}, nil)
+	b.Reserve(now, 10*time.Second)
+	p, _ := b.Acquire(now)
+	p.Done(now, breaker.Bad, 0)
+	seen := map[time.Duration]bool{}
+	for i := range 20 {
+		wait := b.Stats(now).Until.Sub(now)
+		if i > 0 && (wait < 8*time.Second || wait > 10*time.Second) {
+			t.Errorf("a wait of %v, want 8 s to 10 s", wait)
+		}
+		seen[wait] = true
+		now = now.Add(wait)
+		p, _ := b.Probe(now)
+		p.Done(now, breaker.Bad, 0)
+	}
+	if len(seen) < 15 {
+		t.Errorf("only %d waits of 20 differ", len(seen))
 	}
 }
