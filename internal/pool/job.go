@@ -145,8 +145,7 @@ func (p *Pool) forget(h *held) {
 // not be kept.
 func (p *Pool) keepAlive(ctx context.Context) {
 	for {
-		wait := p.leaseTick()
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(p.nextLook(time.Now()))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -167,6 +166,21 @@ func (p *Pool) leaseTick() time.Duration {
 		}
 	}
 	return max(wait/6, 10*time.Millisecond)
+}
+
+// nextLook is when the leases are to be looked at again: in time for the next
+// sign of life, and at once when one is over. In between a call that failed
+// would be tried again, for a job that is somebody else's.
+func (p *Pool) nextLook(now time.Time) time.Duration {
+	wait := p.leaseTick()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for h := range p.held {
+		if left := h.LeaseUntil().Sub(now); left >= 0 {
+			wait = min(wait, left+time.Millisecond)
+		}
+	}
+	return wait
 }
 
 func (p *Pool) extend(now time.Time) {

@@ -334,6 +334,23 @@ func TestPool_lostLeaseCancelsTheCallAndIsNotSettled(t *testing.T) {
 	})
 }
 
+// TestPool_aLostLeaseIsNoticedAtOnce, not at the next sign of life: else a call
+// that has just failed is made again for a job that is somebody else's (found by
+// sim, I9).
+func TestPool_aLostLeaseIsNoticedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 1)
+		s.deaf, s.lay = true, time.Second
+		w := start(t, pool.Config{Concurrency: 1}, takes(time.Hour), s)
+		time.Sleep(s.ackWait - s.lay + 5*time.Millisecond)
+		synctest.Wait()
+		if n := w.outcomes(job.LeaseLost); n != 1 {
+			t.Errorf("%d jobs were given up 5ms after their lease, want 1", n)
+		}
+		w.stop()
+	})
+}
+
 // TestPool_aLeaseThatIsOverStartsNoCall: the process was stopped for longer than
 // its leases, and finds deliveries that are somebody else's by now (found by
 // chaos, stop).
