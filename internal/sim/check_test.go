@@ -233,23 +233,37 @@ func (w *world) checkGivenUp(id string) {
 	}
 }
 
-// checkPoison: a job is taken for one that kills its workers only if something
-// happened to several that had it.
+// checkPoison: a job is taken for one that kills its workers only if as many as
+// allowed died while they ran it, or panicked, or could not write down how it
+// ended. The first of them may have handed it back: that is not written down.
 func (w *world) checkPoison() {
 	for id := range w.acked {
 		poisoned, hurt := false, 0
 		for _, r := range w.replicas {
 			for _, i := range r.held[id] {
 				poisoned = poisoned || i.reason == job.Poison
-				if i.reason != job.Poison && (w.anyFault(i.from, i.to) || i.reason == job.PanicReason) {
+				if i.reason == job.PanicReason || i.delivery > 1 && i.reason != job.Poison && w.uncounted(r, i) {
 					hurt++
 				}
 			}
 		}
-		if poisoned && hurt < 2 && !w.kills(id) {
+		if poisoned && hurt < maxCrashes-1 && !w.kills(id) {
 			w.fail("I12: %s is taken for poison: %s", id, w.story(id))
 		}
 	}
+}
+
+// uncounted tells whether a worker may have died while it had a job, or what it
+// wrote down may be lost. What is written while there is no connection waits
+// for one.
+func (w *world) uncounted(r *replica, i interval) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool {
+		switch f.kind {
+		case "outage", "hang", "cut", "drain", "dead letters full":
+			return false
+		}
+		return (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(ambiguity))
+	})
 }
 
 // explained tells whether a fault happened to one of the replicas that did the
@@ -258,41 +272,54 @@ func (w *world) checkPoison() {
 func (w *world) explained(id string) bool {
 	for _, r := range w.replicas {
 		for _, i := range r.held[id] {
-			if i.what == job.DeadLetter && w.disturbed(r, i) || i.what != job.Done && w.late(r, i) {
+			if i.what == job.DeadLetter && w.repeats(r, i) || i.what != job.Done && w.late(r, i) {
 				return true
 			}
 		}
 	}
 	return slices.ContainsFunc(w.down.calls[id], func(c *call) bool {
-		return c.done && w.disturbed(c.replica, c.replica.holding(id, c))
+		return c.done && w.repeats(c.replica, c.replica.holding(id, c))
 	})
 }
 
-// late tells whether what a replica said of a job may have stood still on its
-// way, until the job was somebody else's: the broker does not compare.
+// late tells whether what a replica said of a job may have arrived when the job
+// was somebody else's: it stood still on its way, or the broker had forgotten
+// whose the job was. The broker does not compare.
 func (w *world) late(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
-		return f.kind == "stall" && f.replica == r && !f.until.Before(i.from) && !f.at.After(i.to)
+		forgetful := slices.Contains([]string{"broker restart", "broker killed", string(noLeader)}, f.kind)
+		return (f.kind == "stall" && f.replica == r || forgetful) && !f.until.Before(i.from) && !f.at.After(i.to)
 	})
 }
 
 // disturbed tells whether a fault could have made trouble for what a replica
 // had in hand.
 func (w *world) disturbed(r *replica, i interval) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool { return w.disturbs(f, r, i) })
+}
+
+// repeats tells whether a fault could be why somebody else got a job that was
+// done. A lost confirmation costs a replica its lease, in its opinion, and no
+// more: what it did is sent again, but for what would hit another's run.
+func (w *world) repeats(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
-		late := ambiguity
-		if f.kind == "incomplete drain" || f.replica != nil && f.replica.silent.Load() {
-			late = noticed + longestDown // until then nobody may have heard of what was done on a silent connection
-		}
-		return !w.harmless(f) && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(late))
+		return f.kind != string(lostConfirmations) && w.disturbs(f, r, i)
 	})
+}
+
+func (w *world) disturbs(f fault, r *replica, i interval) bool {
+	late := ambiguity
+	if f.kind == "incomplete drain" || f.replica != nil && f.replica.silent.Load() {
+		late = noticed + longestDown // until then nobody may have heard of what was done on a silent connection
+	}
+	return !w.harmless(f) && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(late))
 }
 
 // harmless faults explain nothing: a connection that was cut is up again long
 // before a lease is over, and so is a silent one that is noticed in time.
 func (w *world) harmless(f fault) bool {
 	switch f.kind {
-	case "outage", "hang", "drain", "cut", "dead letters full":
+	case "outage", "hang", "drain", "cut", "dead letters full", slowThenDrain:
 		return true
 	case "silence":
 		return w.shape.ackWait > noticed

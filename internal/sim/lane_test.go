@@ -28,6 +28,9 @@ type lane struct {
 	starts   []start
 	most     int // jobs in hand
 	inHand   map[string]*pulse
+
+	mostOf, bytes, mostBytes [job.Priorities]int // jobs in hand by the priority of their source, and what they weigh
+
 	refused  map[job.Reason]int
 	refusals []time.Time
 	again    int // calls that were not the first of their attempt
@@ -61,6 +64,7 @@ func (l *lane) try(t pipeline.Try) {
 func (l *lane) report(p pool.Report) {
 	l.mu.Lock()
 	l.reported++
+	l.bytes[p.Priority] -= len(p.Job.Payload)
 	if p.Age > 0 && p.Job.Deliveries == 1 {
 		l.starts = append(l.starts, start{idOf(p.Job.Payload), p.Job.Priority, p.Received, p.Job.Enqueued.Add(p.Age)})
 	}
@@ -71,26 +75,30 @@ func (l *lane) report(p pool.Report) {
 // watched is a source whose deliveries are counted.
 type watched struct {
 	pool.Source
-	l *lane
+	l        *lane
+	priority job.Priority
 }
 
 // Run implements pool.Source.
 func (w watched) Run(ctx context.Context, to job.Receiver) {
-	w.Source.Run(ctx, counting{to, w.l, w.AckWait})
+	w.Source.Run(ctx, counting{to, w})
 }
 
 type counting struct {
 	job.Receiver
-	l       *lane
-	ackWait func() time.Duration
+	watched
 }
 
 // Deliver implements job.Receiver.
 func (c counting) Deliver(d job.Delivery, backlog uint64) {
 	c.l.r.frozen.pass()
-	p := &pulse{Delivery: d, l: c.l, last: time.Now(), ackWait: c.ackWait()}
+	p := &pulse{Delivery: d, l: c.l, last: time.Now(), ackWait: c.AckWait(), priority: c.priority}
 	c.l.receive(idOf(d.Job().Payload), p)
 	c.Receiver.Deliver(p, backlog)
+	held := c.l.pool.Stats().Held[c.priority]
+	c.l.mu.Lock()
+	c.l.mostOf[c.priority] = max(c.l.mostOf[c.priority], held)
+	c.l.mu.Unlock()
 }
 
 // receive is part of I13: what is in hand, and known to be ours, does not come
@@ -99,6 +107,8 @@ func (l *lane) receive(id string, p *pulse) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.received++
+	l.bytes[p.priority] += len(p.Job().Payload)
+	l.mostBytes[p.priority] = max(l.mostBytes[p.priority], l.bytes[p.priority])
 	l.most = max(l.most, l.received-l.reported)
 	if first, ok := l.inHand[id]; ok && time.Now().Before(first.LeaseUntil()) {
 		l.r.w.fail("I13: %s came to replica %d, which had it in hand", id, l.r.id)
@@ -117,8 +127,9 @@ func (l *lane) handBack(p *pulse) {
 // pulse is a delivery whose signs of life are watched.
 type pulse struct {
 	job.Delivery
-	l       *lane
-	ackWait time.Duration
+	l        *lane
+	ackWait  time.Duration
+	priority job.Priority // of its source
 
 	mu   sync.Mutex
 	last time.Time
@@ -167,18 +178,44 @@ func (u undertaker) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Re
 	return err
 }
 
+// scribe is a pool's ledger, and says what is written of suspects.
+type scribe struct {
+	pool.Ledger
+	r *replica
+}
+
+// Load implements pool.Ledger.
+func (s scribe) Load(ctx context.Context, j *job.Job) job.Record {
+	rec := s.Ledger.Load(ctx, j)
+	if rec.Started > 0 {
+		s.r.w.note("replica %d reads of %s, delivery %d: %+v", s.r.id, idOf(j.Payload), j.Deliveries, rec)
+	}
+	return rec
+}
+
+// Save implements pool.Ledger.
+func (s scribe) Save(ctx context.Context, j *job.Job, rec job.Record) {
+	s.Ledger.Save(ctx, j, rec)
+	if rec.Unexplained(j.Deliveries) > 0 {
+		s.r.w.note("replica %d writes of %s, delivery %d: %+v", s.r.id, idOf(j.Payload), j.Deliveries, rec)
+	}
+}
+
 // idOf a job is the first word of its payload.
 func idOf(payload []byte) string {
 	id, _, _ := strings.Cut(string(payload[:min(len(payload), 32)]), " ")
 	return id
 }
 
+// largest payload in bytes.
+const largest = 200_100
+
 // payload of a job. Most are small.
 func (w *world) payload(id string) []byte {
 	size := w.seed.between(0, 100, id, "size")
 	switch u := w.seed.chance(id, "kind of size"); {
 	case u < 0.002:
-		size = w.seed.between(10_000, 200_000, id, "size")
+		size = w.seed.between(10_000, largest-100, id, "size")
 	case u < 0.05:
 		size = w.seed.between(1_000, 8_000, id, "size")
 	}

@@ -27,8 +27,8 @@ import (
 // the broker uses for the age of messages now and then.
 const century = 100 * 365 * 24 * time.Hour
 
-// maxAttempts of a job in all scenarios.
-const maxAttempts = 6
+// maxAttempts and maxCrashes of a job in all scenarios.
+const maxAttempts, maxCrashes = 6, 3
 
 // replica is one workerd: everything but configuration, admin and signals.
 type replica struct {
@@ -111,7 +111,7 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 	handler := &busy{l: l, Handler: pipeline.New(pipeline.Config{
 		Pool: name, Timeout: 5 * time.Second, JobTimeout: 20 * time.Second,
 		Rules: pipeline.Rules{
-			MaxAttempts: cfg.Redelivery.MaxAttempts, MaxDeferrals: 1000, MaxCrashes: 3, MaxAge: 24 * time.Hour,
+			MaxAttempts: cfg.Redelivery.MaxAttempts, MaxDeferrals: 1000, MaxCrashes: maxCrashes, MaxAge: 24 * time.Hour,
 			Backoff:     retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
 			DropExpired: r.w.drops(n),
 		},
@@ -119,7 +119,7 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 	deps := pool.Deps{
 		Handler:     handler,
 		DeadLetters: undertaker{dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name), r},
-		Ledger:      ledger, Gates: []pool.Gate{gate.Breaker(guard), gate.Limiter(limits)}, Report: l.report,
+		Ledger:      scribe{ledger, r}, Gates: []pool.Gate{gate.Breaker(guard), gate.Limiter(limits)}, Report: l.report,
 	}
 	var used []job.Priority
 	for p := range job.Priority(job.Priorities) {
@@ -129,7 +129,7 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 			Priority: p, AckWait: cfg.AckWait, MaxMessage: cfg.MaxMessage, Limit: cfg.Concurrency + cfg.Prefetch,
 		})
 		r.sources = append(r.sources, s)
-		deps.Sources[p] = watched{s, l}
+		deps.Sources[p] = watched{s, l, p}
 	}
 	deps.Shares = shed.Config{}.WithDefaults().For(used)
 	l.pool, l.guard = pool.New(name, cfg, deps), guard

@@ -78,12 +78,27 @@ func (l *lane) check() {
 	if most := w.down.most[l]; most > w.shape.concurrency {
 		w.fail("I5: %d calls ran at once in pool %d of replica %d, allowed are %d", most, l.n, l.r.id, w.shape.concurrency)
 	}
-	// Requests that were given up may be answered too, after a reconnect.
-	if room := 4*(w.shape.concurrency+w.shape.prefetch) + 8; l.most > room {
-		w.fail("I14: replica %d pool %d held %d jobs, there is room for %d", l.r.id, l.n, l.most, room)
-	}
+	l.checkRoom()
 	l.checkOrder()
 	l.checkBreaker()
+}
+
+// checkRoom is I14: of no priority is more in hand than the pool has room for,
+// the few that wait for their turn, and as many that were refused by an adaptive
+// limit and wait to go on. Requests that were given up may be
+// answered too. What jobs weigh is counted until their report, which comes after
+// their successor.
+func (l *lane) checkRoom() {
+	sh := l.r.w.shape
+	for n, s := range l.r.sources[l.n*job.Priorities:][:job.Priorities] {
+		room := 2*(sh.concurrency+sh.prefetch) + 8 + sh.concurrency/4
+		if s.Stats().Epochs > 0 {
+			room *= 2
+		}
+		if most := l.mostOf[n]; most > room || l.mostBytes[n] > 2*room*largest {
+			l.r.w.fail("I14: replica %d pool %d held %d jobs of %s, %d bytes; there is room for %d", l.r.id, l.n, most, job.Priority(n), l.mostBytes[n], room)
+		}
+	}
 }
 
 // together is how far two instants may lie apart and pass for one.
@@ -115,7 +130,7 @@ func (l *lane) checkOrder() {
 			}
 		}
 		all += between(l.refusals, a.received, a.started) // they took turns too
-		if below > 2+all/(turns/2) {
+		if below > 2+all/(turns*3/4) {
 			l.r.w.fail("I8: %d of %d jobs that started while %s (%s) waited are less important", below, all, a.id, a.priority)
 		}
 	}

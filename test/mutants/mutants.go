@@ -46,6 +46,7 @@ func mutants() []mutant {
 		{"lease: what lay here while we were stopped is new", puller, "if !p.slept.IsZero() {", "if !p.slept.IsZero() && p.sub == nil {"},
 
 		{"lease: what lay in the network is new", puller, "\t\tp.unheard()\n", ""},
+		{"lease: its end is noticed late", job, "wait = min(wait, left+time.Millisecond)", "wait = min(wait, left+time.Hour)"},
 		{"pull: what was given up is not asked for again", book, "b.wanted += b.out\n", "b.wanted += 0\n"},
 		{"pull: credit that came back is lost", puller, "if n := p.book.returned(left); n > 0 {\n\t\t\tp.to.Returned(n)", "if n := p.book.returned(left); n < 0 {\n\t\t\tp.to.Returned(n)"},
 		{"pull: the server counts deliveries", ensure, "MaxDeliver:    -1,", "MaxDeliver:    2,"},
