@@ -57,13 +57,14 @@ func (d *delivery) Extend() {
 }
 
 // extended moves the lease after the broker confirmed a sign of life sent at
-// the given time. It never moves backwards, and not at all if it was over then.
+// the given time. It never moves backwards, and not at all if it is over: what
+// was sent in time may have stood still on its way, and arrived when the job was
+// somebody else's.
 func (l *lease) extended(sent time.Time) {
-	at := int64(sent.Sub(l.received))
-	until := at + int64(l.ackWait)
+	until := int64(sent.Sub(l.received)) + int64(l.ackWait)
 	for {
 		old := l.end.Load()
-		if at > old || old >= until || l.end.CompareAndSwap(old, until) {
+		if int64(time.Since(l.received)) > old || old >= until || l.end.CompareAndSwap(old, until) {
 			return
 		}
 	}

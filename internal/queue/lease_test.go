@@ -1,13 +1,52 @@
 package queue_test
 
 import (
+	"log/slog"
 	"runtime"
 	"testing"
 	"time"
 	"weak"
 
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/queue"
 )
+
+// TestDelivery_aConfirmationThatComesTooLateChangesNothing: the sign of life may
+// have arrived when the job was somebody else's, and is confirmed all the same
+// (found by sim, I9).
+func TestDelivery_aConfirmationThatComesTooLateChangesNothing(t *testing.T) {
+	k := newKit(t)
+	way := newProxy(t, k.broker.URL())
+	there, err := queue.Dial(queue.Config{URL: way.url()}.WithDefaults(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(there.Close)
+	const lease = 4 * time.Second
+	s, c := k.source(there, lease), newCatcher()
+	defer run(s, c)()
+	s.Request(2)
+	k.publish(1)
+	d := c.await(t, 1)[0]
+	end := d.LeaseUntil()
+	release := way.hold()
+	t.Cleanup(release)
+	timer := time.NewTimer(lease / 2)
+	defer timer.Stop()
+	<-timer.C
+	d.Extend()
+	timer.Reset(time.Until(end) + 50*time.Millisecond)
+	<-timer.C
+	release()
+	k.publish(1)
+	other := c.await(t, 2)[1]
+	begin := other.LeaseUntil()
+	other.Extend() // its confirmation comes after that of the first
+	k.awaitFor("a sign of life is confirmed", func() bool { return other.LeaseUntil().After(begin) })
+	if !d.LeaseUntil().Equal(end) {
+		t.Errorf("a lease that was over ends %s later", d.LeaseUntil().Sub(end))
+	}
+}
 
 // TestSettler_anUnconfirmedAckDoesNotHoldThePayload: thousands of settlements
 // may wait for their confirmation, of payloads of 8 MiB each.
