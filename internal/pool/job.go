@@ -17,7 +17,8 @@ type held struct {
 	received time.Time
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	extended time.Time // last sign of life asked for; keepAlive's alone
+	extended time.Time // last sign of life asked for; keepAlive's alone, as is
+	lost     bool      // its lease was over
 
 	record job.Record // of the deliveries before; from here on the job's goroutine's alone
 	marked bool       // record says that the job is being run
@@ -176,8 +177,8 @@ func (p *Pool) nextLook(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for h := range p.held {
-		if left := h.LeaseUntil().Sub(now); left >= 0 {
-			wait = min(wait, left+time.Millisecond)
+		if !h.lost {
+			wait = min(wait, max(0, h.LeaseUntil().Sub(now))+time.Millisecond)
 		}
 	}
 	return wait
@@ -193,6 +194,7 @@ func (p *Pool) extend(now time.Time) {
 		}
 		switch {
 		case now.After(h.LeaseUntil()):
+			h.lost = true
 			lost = append(lost, h)
 		case now.Sub(last) >= p.deps.Sources[h.priority].AckWait()/3:
 			h.extended = now
