@@ -95,7 +95,7 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 		Redelivery: pool.Redelivery{MaxAttempts: maxAttempts, InitialBackoff: 500 * time.Millisecond, MaxBackoff: 20 * time.Second, Multiplier: 2},
 	}.WithDefaults()
 	limits := limiter.New(limiter.Config{}.WithDefaults(), limiter.Rate{}, sh.concurrency)
-	guard := breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: 8 * time.Second, ProbeTimeout: probeTimeout}.WithDefaults(), func(c breaker.Change) {
+	guard := breaker.New(breaker.Config{OpenFor: time.Second, OpenMultiplier: openMultiplier, MaxOpenFor: 8 * time.Second, ProbeTimeout: probeTimeout}.WithDefaults(), func(c breaker.Change) {
 		l.changed(c)
 		if c.To != breaker.Closed {
 			limits.Outage(time.Now())

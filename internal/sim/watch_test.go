@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"math"
 	"slices"
 	"testing/synctest"
 	"time"
@@ -171,8 +172,9 @@ func (l *lane) checkBreaker() {
 }
 
 const (
-	halfOpenCalls = 3
-	probeTimeout  = 10 * time.Second
+	halfOpenCalls  = 3
+	openMultiplier = 1.5
+	probeTimeout   = 10 * time.Second
 )
 
 func (l *lane) breakerFails(format string, args ...any) {
@@ -182,7 +184,7 @@ func (l *lane) breakerFails(format string, args ...any) {
 // checkWait: it is that of its opening, less the jitter, or what the target
 // asked for.
 func (l *lane) checkWait(c breaker.Change) {
-	longest := min(8*time.Second, time.Second<<min(c.Opens-1, 10))
+	longest := min(8*time.Second, time.Duration(float64(time.Second)*math.Pow(openMultiplier, float64(c.Opens-1))))
 	if c.Wait < longest*8/10-time.Millisecond || c.Wait > max(longest, time.Second) {
 		l.breakerFails("opened for %s, the %d. time", c.Wait, c.Opens)
 	}
