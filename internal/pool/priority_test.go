@@ -194,6 +194,7 @@ func TestOnShed_anOutageShedsNothing(t *testing.T) {
 		synctest.Wait() // one of them waits in hand
 		w.gate.set(pool.Hold{Reason: "breaker"})
 		time.Sleep(10 * time.Minute)
+		synctest.Wait() // who waits looks at the clock each second, at this instant, too
 		if n := w.outcomes(job.Shed); n != 0 || w.pool.Stats().Waiting == 0 {
 			t.Errorf("%d jobs were dropped during an outage, %d wait", n, w.pool.Stats().Waiting)
 		}
