@@ -16,6 +16,7 @@ import (
 // TestLedger_whatIsWrittenDuringACutReachesTheOthers: else a job that came back
 // twice looks to them as if it had killed its workers (found by I12).
 func TestLedger_whatIsWrittenDuringACutReachesTheOthers(t *testing.T) {
+	forgetTimers()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(1)
 		defer f.stop()
