@@ -136,7 +136,9 @@ func (e entry) later(than entry) bool {
 func (l *Ledger) get(ctx context.Context, j *job.Job) (entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	l.awaitConnection(ctx)
+	if err := l.conn.AwaitConnected(ctx); err != nil {
+		return entry{}, err
+	}
 	kv, err := l.bucket(ctx)
 	if err != nil {
 		return entry{}, err
@@ -161,7 +163,11 @@ func (l *Ledger) get(ctx context.Context, j *job.Job) (entry, error) {
 func (l *Ledger) put(ctx context.Context, j *job.Job, e entry) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	l.awaitConnection(ctx)
+	// A cut is soon over, and what is not written down looks to others as if this
+	// worker had died of the job.
+	if err := l.conn.AwaitConnected(ctx); err != nil {
+		return err
+	}
 	kv, err := l.bucket(ctx)
 	if err != nil {
 		return err
@@ -174,22 +180,6 @@ func (l *Ledger) put(ctx context.Context, j *job.Job, e entry) error {
 		l.lost() // somebody has deleted the bucket: the next one makes it again
 	}
 	return err
-}
-
-// awaitConnection waits for one that is cut, which is soon there again: what is
-// not written down looks to others as if this worker had died of the job.
-func (l *Ledger) awaitConnection(ctx context.Context) {
-	for {
-		changed := l.conn.Changed()
-		if l.conn.Connected() {
-			return
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // bucket finds the bucket, or makes it if it is absent.

@@ -115,13 +115,18 @@ func (l *Limiter) Acquire(now time.Time) (Seat, error) {
 	if credit, reason, until := l.credit(now); credit == 0 {
 		return Seat{}, &RefusedError{Reason: reason, RetryAfter: max(0, until.Sub(now))}
 	}
+	return l.take(now), nil
+}
+
+// take is called with mu held, after credit has looked.
+func (l *Limiter) take(now time.Time) Seat {
 	if l.rate != nil {
-		l.rate.AllowN(now, 1) // credit has looked
+		l.rate.AllowN(now, 1)
 	}
 	l.inFlight++
 	l.adaptive.started(now, l.inFlight)
 	l.stall.started(now, l.inFlight)
-	return Seat{limiter: l, began: now}, nil
+	return Seat{limiter: l, began: now}
 }
 
 // Done gives the seat back and tells how the call went.

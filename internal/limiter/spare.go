@@ -14,13 +14,9 @@ func (l *Limiter) AcquireSpare(now time.Time) (Seat, bool) {
 	if credit == 0 || l.ramp.step > 0 || l.stall.silent(now, l.inFlight) || l.inFlight >= l.adaptive.now() {
 		return Seat{}, false
 	}
-	if l.rate != nil {
-		l.rate.AllowN(now, 1) // credit has looked
-	}
-	l.inFlight++
 	l.spare++
-	l.adaptive.started(now, l.inFlight)
-	l.stall.started(now, l.inFlight)
 	l.waiting = true // who was told of no bound has one until this ends
-	return Seat{limiter: l, began: now, spare: true}, true
+	s := l.take(now)
+	s.spare = true
+	return s, true
 }

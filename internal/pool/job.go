@@ -13,7 +13,7 @@ type held struct {
 	job.Delivery
 	priority job.Priority // of its source
 	claim    bulkhead.Claim
-	aside    int // earlier deliveries that only were set aside, see fairness.go
+	aside    int // earlier deliveries that only were set aside, see aside.go
 	received time.Time
 	ctx      context.Context
 	cancel   context.CancelCauseFunc

@@ -1,7 +1,6 @@
 package queue_test
 
 import (
-	"log/slog"
 	"runtime"
 	"testing"
 	"time"
@@ -17,11 +16,7 @@ import (
 func TestDelivery_aConfirmationThatComesTooLateChangesNothing(t *testing.T) {
 	k := newKit(t)
 	way := newProxy(t, k.broker.URL())
-	there, err := queue.Dial(queue.Config{URL: way.url()}.WithDefaults(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(there.Close)
+	there, _ := k.dialAs(queue.Config{URL: way.url()})
 	const lease = 4 * time.Second
 	s, c := k.source(there, lease), newCatcher()
 	defer run(s, c)()

@@ -394,11 +394,7 @@ func TestSettler_aNakThatMayHaveArrivedIsNotSentAgain(t *testing.T) {
 	k := newKit(t)
 	k.publish(1)
 	way := newProxy(t, k.broker.URL())
-	there, err := queue.Dial(queue.Config{URL: way.url()}.WithDefaults(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(there.Close)
+	there, _ := k.dialAs(queue.Config{URL: way.url()})
 	s, c := k.source(there, 30*time.Second), newCatcher()
 	defer run(s, c)()
 	s.Request(1)
@@ -454,11 +450,7 @@ func TestSource_aDeliveryThatLayHereCountsAsOldAsItMayBe(t *testing.T) {
 func TestSource_aDeliveryThatLayInTheNetworkCountsAsOldAsItMayBe(t *testing.T) {
 	k := newKit(t)
 	way := newProxy(t, k.broker.URL())
-	there, err := queue.Dial(queue.Config{URL: way.url()}.WithDefaults(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(there.Close)
+	there, _ := k.dialAs(queue.Config{URL: way.url()})
 	const lease = 4 * time.Second
 	s, c := k.source(there, lease), newCatcher()
 	defer run(s, c)()

@@ -68,7 +68,7 @@ func mutants() []mutant {
 		{"judge: one attempt too few", judge, "case attempts >= r.MaxAttempts:", "case attempts >= r.MaxAttempts-1:"},
 		{"judge: a retry comes at once", judge, "return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after,", "return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after / 1000,"},
 		{"ledger: attempts are not counted", ledger, "r.Attempts++", "r.Deferrals++"},
-		{"ledger: nothing is written down", ledger, "if out.Reason == job.Fairness {", "if out.Reason != job.Park.String() {"},
+		{"ledger: nothing is written down", ledger, "if out.Reason == job.Fairness {", `if out.Reason != "" {`},
 		{"dead letter: not stored", settle, "if out.Action == job.DeadLetter {", "if out.Action == job.Park {"},
 		{"dead letter: an error is ignored", settle, "h.Job(), out, h.record); err != nil {", "h.Job(), out, h.record); err != nil && ctx == nil {"},
 		{"dead letter: stored without its id", dlq, "jetstream.WithMsgID(id), ", ""},
