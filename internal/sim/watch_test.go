@@ -172,6 +172,7 @@ func (l *lane) checkBreaker() {
 }
 
 const (
+	longestAsked   = 1100 * time.Millisecond // a Retry-After of a second, and the tenth that workerd may add so that not all come back at once
 	halfOpenCalls  = 3
 	openMultiplier = 1.5
 	probeTimeout   = 10 * time.Second
@@ -185,7 +186,7 @@ func (l *lane) breakerFails(format string, args ...any) {
 // asked for.
 func (l *lane) checkWait(c breaker.Change) {
 	longest := min(8*time.Second, time.Duration(float64(time.Second)*math.Pow(openMultiplier, float64(c.Opens-1))))
-	if c.Wait < longest*8/10-time.Millisecond || c.Wait > max(longest, time.Second) {
+	if c.Wait < longest*8/10-time.Millisecond || c.Wait > max(longest, longestAsked) {
 		l.breakerFails("opened for %s, the %d. time", c.Wait, c.Opens)
 	}
 }
