@@ -28,6 +28,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/workerd/workerd/internal/broker"
+	"github.com/workerd/workerd/internal/natstest"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in the scripts")
@@ -240,10 +241,9 @@ func receives(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func freePort(ts *testscript.TestScript, _ bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := natstest.FreePort()
 	ts.Check(err)
-	defer l.Close()
-	ts.Setenv(args[0], l.Addr().String())
+	ts.Setenv(args[0], fmt.Sprintf("127.0.0.1:%d", port))
 }
 
 // daemons is the key of what a script has running.

@@ -12,17 +12,17 @@ import (
 
 	"github.com/workerd/workerd/internal/app"
 	"github.com/workerd/workerd/internal/config"
+	"github.com/workerd/workerd/internal/natstest"
 )
 
 // freePort is one that nobody listens on at the moment.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := natstest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // embedded is a configuration with a broker of its own.

@@ -31,9 +31,13 @@ func Start(t testing.TB) *Broker {
 // StartFor runs a broker for those who may connect, until the test ends.
 func StartFor(t testing.TB, who broker.Access) *Broker {
 	t.Helper()
-	b := &Broker{t: t, cfg: broker.Config{Port: -1, StoreDir: t.TempDir(), Lazy: true, Access: who}}
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Broker{t: t, cfg: broker.Config{Port: port, StoreDir: t.TempDir(), Lazy: true, Access: who}}
 	b.start()
-	b.url, b.cfg.Port = b.s.URL(), b.s.Port()
+	b.url = b.s.URL()
 	t.Cleanup(b.Stop)
 	return b
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/workerd/workerd/internal/broker"
+	"github.com/workerd/workerd/internal/natstest"
 )
 
 // brokerRole makes the test binary a NATS server, so that one can be killed.
@@ -157,12 +157,11 @@ func (l *lockedBuffer) String() string {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := natstest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // startWorker runs `workerd run` with the given configuration, to which the
