@@ -41,6 +41,8 @@ func clusterStorm(ctx context.Context, w *world) error {
 		}
 		w.did(f)
 		w.event("broker stall", f.Whom, round(stalled))
+		// Something must be there to go on with: all else may be done by now.
+		w.probe(context.WithoutCancel(ctx), fmt.Sprintf("%s-go-on-%d", w.name, n))
 	}
 	return nil
 }
