@@ -46,7 +46,7 @@ func (a *App) laneOf(s fallback.Step) *pipeline.Lane {
 // targetGates are what the guards of a target and of its fallback let through,
 // in the order in which a call meets them.
 func (a *App) targetGates(l *lane) []pool.Gate {
-	own := []pool.Gate{gate.Degraded(l.degrade), gate.Breaker(l.breaker), gate.Limiter(l.limiter)}
+	own := []pool.Gate{gate.Degraded(l.degrade), gate.Breaker(l.breaker, l.cfg.Breaker.ProbePriority), gate.Limiter(l.limiter)}
 	if len(l.cfg.Fallback) == 0 {
 		return own
 	}
@@ -55,7 +55,7 @@ func (a *App) targetGates(l *lane) []pool.Gate {
 		alternative := gate.Alternative{Takes: s.Takes}
 		if s.Kind() == fallback.Alternate {
 			other := a.targets[s.Target]
-			alternative.Gates = []pool.Gate{gate.Breaker(other.breaker), gate.Limiter(other.limiter)}
+			alternative.Gates = []pool.Gate{gate.Breaker(other.breaker, other.cfg.Breaker.ProbePriority), gate.Limiter(other.limiter)}
 		}
 		instead = append(instead, alternative)
 	}

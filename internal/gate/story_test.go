@@ -241,6 +241,7 @@ type lane struct {
 	retry   *retry.Loop
 	opened  atomic.Int64
 	wait    time.Duration // longest the breaker stays open
+	probes  breaker.ProbePriority
 }
 
 func newLane(concurrency int, cfg limiter.Config, rate limiter.Rate) *lane {
@@ -284,7 +285,7 @@ func (l *lane) work(s *stream, concurrency int) *worker {
 		}}, pipeline.Deps{Target: l.service, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry, OnTry: func(pipeline.Try) {}}),
 		DeadLetters: letters{}, Ledger: w.ledger,
 		Gates: []pool.Gate{
-			gate.Breaker(l.breaker), gate.Limiter(l.limiter), gate.Valve(w.valve),
+			gate.Breaker(l.breaker, l.probes), gate.Limiter(l.limiter), gate.Valve(w.valve),
 			gate.Pressure(pressure.New(pressure.Config{}.WithDefaults()), concurrency), gate.NewPause(),
 		},
 		Shares: shed.Config{}.WithDefaults().For([]job.Priority{job.Normal}),
