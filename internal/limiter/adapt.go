@@ -105,7 +105,7 @@ func (a *adaptive) roll(now time.Time) {
 	w := &a.window
 	used := 2*w.most >= a.now()
 	switch {
-	case w.overloaded():
+	case w.decreased || w.overloaded():
 		a.decrease()
 	case a.mode == AIMD && used && w.calls >= minSamples:
 		a.set(a.limit + max(1, math.Floor(growthShare*a.limit)))
@@ -158,5 +158,8 @@ func (a *adaptive) restore(now time.Time) {
 	a.limit, a.proven = max(a.limit, a.proven), a.limit
 	a.window = window{began: now}
 }
+
+// restorable is the limit that restore would make of this one.
+func (a *adaptive) restorable() int { return int(max(a.limit, a.proven)) }
 
 func (a *adaptive) set(limit float64) { a.limit = min(max(limit, a.min), a.max) }
