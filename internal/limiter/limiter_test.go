@@ -117,7 +117,7 @@ func TestRamp_afterAnOutageCallsDouble(t *testing.T) {
 			seats = append(seats, s)
 		}
 		steps = append(steps, len(seats))
-		now = now.Add(200 * time.Millisecond)
+		now = now.Add(100 * time.Millisecond)
 		for i := range seats {
 			seats[i].Done(now, Answered)
 		}
