@@ -47,7 +47,7 @@ func layers() map[string][]string {
 		},
 		"internal/config/gen": {"internal/config"},
 		"internal/metrics": {
-			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline", "internal/fallback", "internal/hedge",
+			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline", "internal/fallback", "internal/cache", "internal/hedge",
 		},
 		"internal/admin":    {"internal/secret"}, // it declares the Status it shows
 		"internal/gate":     {"internal/job", "internal/pool", "internal/breaker", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback"},
