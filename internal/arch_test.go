@@ -57,7 +57,7 @@ func layers() map[string][]string {
 		"internal/fallback": {"internal/job"},
 		"internal/result":   {"internal/job", "internal/pool", "internal/queue", "internal/oneline"},
 		"internal/cache":    {"internal/job"},
-		"internal/queue":    {"internal/codel", "internal/job", "internal/secret"},
+		"internal/queue":    {"internal/codel", "internal/shed", "internal/job", "internal/secret"},
 		"internal/dlq":      {"internal/job", "internal/secret", "internal/queue"},
 		"internal/attempts": {"internal/job", "internal/queue"},
 		"internal/target":   {"internal/job", "internal/secret"},
