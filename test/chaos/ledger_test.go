@@ -55,6 +55,8 @@ func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
 		{"forgotten by the broker", books{Acked: []string{id, refused}, Letters: []letter{{ID: refused}}, Sequences: map[string]uint64{id: 7, refused: 7}}, ""},
 		{"lost, its sequence its own", books{Acked: []string{id, refused}, Letters: []letter{{ID: refused}}, Sequences: map[string]uint64{id: 7, refused: 8}}, "is lost"},
 		{"removed by the broker, though handed back", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, `-NAK {"delay":30}`, "-NAK")}, ""},
+		{"terminated by the broker, though handed back", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, "-NAK", advisory+"x")}, ""},
+		{"terminated by the broker, never handed back", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, advisory+"x")}, "is lost"},
 		{"handed back and acked", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, "-NAK", "+ACK")}, "is lost"},
 		{"handed back and terminated", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, "-NAK", "+TERM")}, "is lost"},
 		{"another handed back", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(8, "-NAK")}, "is lost"},

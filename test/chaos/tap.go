@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -40,7 +41,11 @@ func newTap(brokers []*broker, clock func() time.Duration) (*tap, error) {
 			return nil, fmt.Errorf("tap %s: %w", b.node.Name, err)
 		}
 		t.conns = append(t.conns, nc)
-		if _, err := nc.Subscribe("$JS.ACK."+stream+".>", func(m *nats.Msg) { t.hear(b.node.Name, m) }); err != nil {
+		_, err = nc.Subscribe("$JS.ACK."+stream+".>", func(m *nats.Msg) { t.hear(b.node.Name, m) })
+		if err == nil {
+			_, err = nc.Subscribe("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED."+stream+".>", func(m *nats.Msg) { t.advised(b.node.Name, m) })
+		}
+		if err != nil {
 			t.close()
 			return nil, fmt.Errorf("tap %s: %w", b.node.Name, err)
 		}
@@ -59,9 +64,27 @@ func (t *tap) hear(node string, m *nats.Msg) {
 	if err != nil {
 		return
 	}
+	t.note(sequence, node, string(m.Data))
+}
+
+// advised notes what the broker itself says about the end of a job. It terminates
+// what it takes for deleted.
+func (t *tap) advised(node string, m *nats.Msg) {
+	var a struct {
+		Sequence uint64 `json:"stream_seq"`
+		Reason   string `json:"reason"`
+	}
+	if json.Unmarshal(m.Data, &a) == nil {
+		t.note(a.Sequence, node, advisory+a.Reason)
+	}
+}
+
+const advisory = "advisory: terminated: "
+
+func (t *tap) note(sequence uint64, node, said string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.said[sequence] = append(t.said[sequence], settlement{At: t.clock(), Node: node, Said: string(m.Data)})
+	t.said[sequence] = append(t.said[sequence], settlement{At: t.clock(), Node: node, Said: said})
 }
 
 // book returns all of it; the tap goes on.
@@ -81,8 +104,17 @@ func (t *tap) close() {
 	}
 }
 
-// wanted tells whether all that anybody has said about a job is that it be
-// delivered again.
+// wanted tells whether all that anybody but the broker has said about a job is
+// that it be delivered again.
 func wanted(said []settlement) bool {
-	return len(said) > 0 && !slices.ContainsFunc(said, func(s settlement) bool { return !strings.HasPrefix(s.Said, "-NAK") })
+	naks := 0
+	for _, s := range said {
+		switch {
+		case strings.HasPrefix(s.Said, "-NAK"):
+			naks++
+		case !strings.HasPrefix(s.Said, advisory):
+			return false
+		}
+	}
+	return naks > 0
 }
