@@ -38,6 +38,7 @@ type adaptive struct {
 // window is what was seen since it began.
 type window struct {
 	began     time.Time
+	before    int // calls of the window before
 	calls     int // that ended with what says something
 	timedOut  int // among them
 	throttled int // among them
@@ -92,8 +93,13 @@ func (w *window) length() time.Duration {
 	return min(max(minWindow, 2*w.took.quantile(0.5)), maxWindow)
 }
 
+// refuses tells whether more were throttled than a target may that is not
+// overloaded: its share, and two standard deviations for chance. It is asked in
+// the middle of a window, too, when one is a large share of the few calls so
+// far; so there are held to be as many as before.
 func (w *window) refuses() bool {
-	return w.throttled > 0 && float64(w.throttled) >= refusedShare*float64(w.calls)
+	usual := refusedShare * float64(max(w.calls, w.before))
+	return w.throttled > 0 && float64(w.throttled) >= usual+2*math.Sqrt(usual)
 }
 
 func (w *window) overloaded() bool {
@@ -115,7 +121,7 @@ func (a *adaptive) roll(now time.Time) {
 	case a.mode == Gradient && now.Sub(w.began) < maxWindow:
 		return // too few to tell: the window lasts longer
 	}
-	*w = window{began: now}
+	*w = window{began: now, before: w.calls}
 }
 
 // decrease lowers the limit, once per window.

@@ -3,6 +3,7 @@ package limiter
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -333,19 +334,39 @@ func TestRamp_passesWhenNobodyCalls(t *testing.T) {
 	}
 }
 
-func TestLimit_oneRefusalInAThousandIsNoOverload(t *testing.T) {
-	a := newAdaptive(Config{}.WithDefaults(), 100)
-	for n := range 5000 {
-		now := at(time.Duration(n) * time.Millisecond)
-		load := Answered
-		if n%1000 == 999 {
-			load = Throttled
+// TestLimit_fewRefusalsAreNoOverload: a target that refuses less than one call
+// in a hundred, now this one and now that, keeps its limit; one that refuses
+// more does not.
+func TestLimit_fewRefusalsAreNoOverload(t *testing.T) {
+	for _, c := range []struct {
+		share     float64 // of the calls, refused by chance
+		perSecond int
+		low, high int // the limit on average
+	}{
+		{0.001, 1000, 99, 100},
+		{0.005, 1000, 95, 100},
+		{0.005, 5000, 95, 100},
+		{0.003, 100, 90, 100},
+		{0.003, 20, 90, 100},
+		{0.05, 1000, 1, 10},
+		{0.05, 100, 1, 30},
+	} {
+		random := rand.New(rand.NewPCG(1, 2))
+		a, sum := newAdaptive(Config{}.WithDefaults(), 100), 0
+		const seconds = 600
+		for n := range seconds * c.perSecond {
+			now := at(time.Duration(n) * time.Second / time.Duration(c.perSecond))
+			load := Answered
+			if random.Float64() < c.share {
+				load = Throttled
+			}
+			a.started(now, 100)
+			a.ended(now, load, 10*time.Millisecond)
+			sum += a.now()
 		}
-		a.started(now, 80)
-		a.ended(now, load, 10*time.Millisecond)
-	}
-	if a.now() != 100 {
-		t.Errorf("the limit sank to %d", a.now())
+		if mean := sum / (seconds * c.perSecond); mean < c.low || mean > c.high {
+			t.Errorf("%v of %d calls per second refused: the limit was %d, want %d to %d", c.share, c.perSecond, mean, c.low, c.high)
+		}
 	}
 }
 
