@@ -14,7 +14,8 @@ const (
 	backoff       = 0.7  // of the limit, when the target is overloaded
 	timedOutShare = 0.05 // of the calls, from which on it is
 	refusedShare  = 0.01 // the same for throttled ones: a target that refuses one tenant is not overloaded
-	growthShare   = 0.05 // of the limit, by which aimd rises at least
+	growthShare   = 0.05 // of the limit, by which aimd rises at least where it has not been too much
+	returnShare   = 0.25 // of the way back to where it was too much last
 	minSamples    = 10   // aimd: calls in a window that may raise the limit
 	minGradient   = 50   // gradient: calls in a window that may move it
 	tolerance     = 1.5  // gradient: how much longer than usual calls may take
@@ -30,6 +31,7 @@ type adaptive struct {
 	min, max float64
 	limit    float64
 	proven   float64 // the last limit that was used and not too much; see restore
+	knee     float64 // the last limit that was too much; 0: none was
 	window   window
 	recent   []time.Duration // gradient: p90 of the last few windows
 	usual    time.Duration   // gradient: what a call usually takes; 0: not known
@@ -114,7 +116,7 @@ func (a *adaptive) roll(now time.Time) {
 	case w.decreased || w.overloaded():
 		a.decrease()
 	case a.mode == AIMD && used && w.calls >= minSamples:
-		a.set(a.limit + max(1, math.Floor(growthShare*a.limit)))
+		a.set(a.limit + a.growth())
 		a.proven = a.limit
 	case a.mode == Gradient && w.calls >= minGradient:
 		a.follow(w.took.quantile(0.9), used)
@@ -128,8 +130,20 @@ func (a *adaptive) roll(now time.Time) {
 func (a *adaptive) decrease() {
 	if !a.window.decreased {
 		a.window.decreased = true
+		a.knee = a.limit
 		a.set(math.Floor(backoff * a.limit))
 	}
+}
+
+// growth of the limit in a window, for aimd. Back to where it was too much last
+// it goes fast at first and then slowly, so that it spends most of its time just
+// below; from there on it looks for what may have become possible, ever faster.
+func (a *adaptive) growth() float64 {
+	step := growthShare * a.limit
+	if a.limit < a.knee {
+		step = returnShare * (a.knee - a.limit)
+	}
+	return max(1, math.Floor(step))
 }
 
 // follow moves the limit by how long calls take now and usually.
