@@ -203,11 +203,12 @@ func (s *stage) feed(ctx context.Context, subject, prefix string, perSecond int)
 	}
 }
 
-// until polls, as what happens in another process sends no event.
+// until polls, as what happens in another process sends no event. Not too often:
+// who is asked has to work for it.
 func until(ctx context.Context, within time.Duration, what string, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	poll := time.NewTicker(5 * time.Millisecond)
+	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for !ok() {
 		select {
