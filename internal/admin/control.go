@@ -84,7 +84,11 @@ func (s *Server) control(c Control) http.HandlerFunc {
 		case err != nil:
 			fail(w, r, http.StatusConflict, err.Error())
 		default:
-			s.log.Warn("an operator has changed something", "what", string(c.Verb), "name", c.Name, "for", c.For, "at", c.At, "reason", c.Reason, "from", r.RemoteAddr)
+			said := []any{"what", string(c.Verb), "name", c.Name, "for", c.For, "reason", c.Reason, "from", r.RemoteAddr}
+			if !c.At.IsZero() {
+				said = append(said, "at", c.At)
+			}
+			s.log.Warn("an operator has changed something", said...)
 			answer(w, r, struct {
 				Done bool `json:"done"`
 			}{true})

@@ -100,7 +100,11 @@ func (d *Degraded) sentence(now time.Time) string {
 	case d == nil:
 		return ""
 	case !d.On:
-		return upcoming("will be degraded", d.Planned, now, "") + d.why()
+		lasts := ", until it is restored"
+		if !d.Until.IsZero() {
+			lasts = " for " + span(d.Until.Sub(d.Planned))
+		}
+		return upcoming("will be degraded", d.Planned, now, "") + d.why() + lasts
 	}
 	next := upcoming("ends", d.Until, now, "ends when an operator restores it")
 	switch d.By {

@@ -173,9 +173,14 @@ func TestComplete_everyTargetThatIsDegradedSaysWhy(t *testing.T) {
 			"degraded for 1s (9 of 10 jobs within 1m needed the fallback): its jobs go straight to the fallback; is called again in 29s", "its jobs go straight to the fallback of t",
 		},
 		{
-			&admin.Degraded{Planned: at(-2 * time.Hour)},
+			&admin.Degraded{By: admin.ByOperator, Note: "move", Planned: at(-2 * time.Hour), Until: at(-150 * time.Minute)},
 			admin.Breaker{},
-			"will be degraded in 2h; gets as many calls at once as it seems to be able to take: 7 of 20", "",
+			`will be degraded in 2h by an operator ("move") for 30m; gets as many calls at once as it seems to be able to take: 7 of 20`, "",
+		},
+		{
+			&admin.Degraded{By: admin.ByOperator, Planned: at(-time.Minute)},
+			admin.Breaker{},
+			"will be degraded in 1m by an operator, until it is restored; gets as many calls at once as it seems to be able to take: 7 of 20", "",
 		},
 	} {
 		s := admin.Status{

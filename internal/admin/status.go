@@ -174,7 +174,7 @@ type Degraded struct {
 	// Since when, and Until when it ends by itself, if that is known.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
-	// Planned is when it is to begin next.
+	// Planned is when it is to begin, if it is not on.
 	Planned time.Time `json:"planned,omitzero"`
 	// Probe is the path that is asked for, and Healthy how many good answers in a
 	// row end it, if it is ByHealth.

@@ -212,8 +212,12 @@ func (t *Target) view(now time.Time) targetView {
 	if d := t.Degraded; d != nil && d.On {
 		v.Degraded = &mark{"⤳", "degraded", warn}
 	}
-	if u := t.Breaker.Until; u.After(now) {
-		v.Next = span(u.Sub(now))
+	next := t.Breaker.Until
+	if v.Degraded != nil { // its breaker has to wait
+		next = t.Degraded.Until
+	}
+	if next.After(now) {
+		v.Next = span(next.Sub(now))
 	}
 	if r := t.RetryBudgetRatio; r != nil {
 		v.Budget = &bar{Percent: share(int(*r*1000), 1000), Limit: 100}

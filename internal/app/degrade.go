@@ -65,7 +65,11 @@ func (o *observer) watchDegraded(l *lane, now time.Time) {
 	}
 	switch {
 	case is.On && (!was.On || was.By != is.By):
-		o.app.log.Warn("target is degraded: its jobs go straight to the fallback", "target", l.name, "by", string(is.By), "note", is.Note, "until", is.Until)
+		said := []any{"target", l.name, "by", string(is.By), "note", is.Note}
+		if !is.Until.IsZero() {
+			said = append(said, "until", is.Until.Format(time.RFC3339))
+		}
+		o.app.log.Warn("target is degraded: its jobs go straight to the fallback", said...)
 	case was.On && !is.On:
 		o.app.log.Info("target is not degraded any more", "target", l.name)
 	}

@@ -50,13 +50,13 @@ func (h hold) outlasts(other hold) bool {
 type State struct {
 	// On: the target is not called.
 	On bool
-	// By whom it is held longest; what follows is of that.
+	// By whom it is held longest, or if it is off will be; what follows is of that.
 	By By
-	// Since when, and Until when; a zero Until: until Resume.
+	// Since when, zero if it is off, and Until when; a zero Until: until Resume.
 	Since, Until time.Time
 	// Note for people: why.
 	Note string
-	// Planned is when it is to be turned on next, zero if it is not.
+	// Planned is when it is to be turned on, zero if it is on or no plan is made.
 	Planned time.Time
 }
 
@@ -91,17 +91,23 @@ func (s *Switch) Resume(by By) {
 func (s *Switch) State(now time.Time) (state State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var longest hold
+	if len(s.holds) == 0 { // as nearly always, and every call asks
+		return State{}
+	}
+	var longest, plan hold
 	for _, by := range everybody() {
 		h, ok := s.holds[by]
 		switch {
 		case !ok || h.over(now):
 		case !h.holds(now):
-			state.Planned = h.from
+			plan = h
 		case !state.On || h.outlasts(longest):
 			longest = h
-			state.On, state.By, state.Since, state.Until, state.Note = true, by, h.from, h.until, h.note
+			state = State{On: true, By: by, Since: h.from, Until: h.until, Note: h.note}
 		}
+	}
+	if !state.On && !plan.from.IsZero() { // only operators plan
+		return State{By: ByOperator, Until: plan.until, Note: plan.note, Planned: plan.from}
 	}
 	return state
 }

@@ -39,7 +39,7 @@ func TestSwitch_whoHoldsItLongestIsShown(t *testing.T) {
 func TestSwitch_plannedBeginsAndEndsByItself(t *testing.T) {
 	s := fallback.NewSwitch()
 	s.Degrade(fallback.ByOperator, at(time.Hour), at(2*time.Hour), "night")
-	if got, want := s.State(at(0)), (fallback.State{Planned: at(time.Hour)}); got != want {
+	if got, want := s.State(at(0)), (fallback.State{By: fallback.ByOperator, Planned: at(time.Hour), Until: at(2 * time.Hour), Note: "night"}); got != want {
 		t.Errorf("before: %+v, want %+v", got, want)
 	}
 	if got := s.State(at(time.Hour)); !got.On || !got.Planned.IsZero() || got.Until != at(2*time.Hour) {
@@ -109,7 +109,7 @@ func TestSwitch_isOnWhileAnybodyHoldsIt(t *testing.T) {
 					}
 				}
 				got := s.State(now)
-				if got.On != on || on && got.Until != end {
+				if got.On != on || on && got.Until != end || on && !got.Planned.IsZero() || !on && !got.Since.IsZero() {
 					t.Fatalf("%+v, want on %v until %s, of %v", got, on, end, model)
 				}
 			},
