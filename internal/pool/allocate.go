@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"math"
 	"time"
 
 	"github.com/workerd/workerd/internal/job"
@@ -11,10 +10,7 @@ import (
 // reserved. The caller holds mu.
 func (p *Pool) request() {
 	now := time.Now()
-	p.reserve = [job.Priorities]int{}
-	if !p.hold.LowestFirst {
-		p.reserve = p.deps.Shares.Reserve(p.limit, p.count)
-	}
+	p.reserve = p.deps.Shares.Reserve(p.limit, p.count)
 	if !p.stopping && (p.hold.Credit > 0 || p.hold.Full) {
 		for priority, n := range allocate(p.allocation(now)) {
 			if n > 0 {
@@ -26,11 +22,11 @@ func (p *Pool) request() {
 			}
 		}
 	}
-	p.bulkhead.SetOrder(p.promised(now), p.hold.LowestFirst)
+	p.bulkhead.SetReserve(p.promised(now))
 }
 
 // promised is what is reserved, and what belongs to jobs on their way here:
-// nobody who comes after them takes it from them. But while nothing runs and nobody
+// nobody less important takes it from them. But while nothing runs and nobody
 // was asked for more, as those in hand fill the room, none of these is kept
 // from going on: nothing else would happen ever after. The caller holds mu.
 func (p *Pool) promised(now time.Time) [job.Priorities]int {
@@ -38,7 +34,7 @@ func (p *Pool) promised(now time.Time) [job.Priorities]int {
 		return p.reserve
 	}
 	reserve, coming := p.reserve, 0
-	for _, priority := range order(p.hold.LowestFirst) {
+	for priority := range reserve {
 		reserve[priority] += coming
 		coming += p.arriving[priority] + int(min(uint64(p.limit), p.known(priority, now)))
 	}
@@ -49,15 +45,11 @@ func (p *Pool) promised(now time.Time) [job.Priorities]int {
 // and that were asked for. After that somebody else has taken them.
 const stale = 250 * time.Millisecond
 
-// known is how many jobs are left in the stream of a priority. If the lowest is
-// to go first, nobody is thought to have none before it was silent when asked:
-// else who is heard of first would go first. The caller holds mu.
+// known is how many jobs are left in the stream of a priority. The caller
+// holds mu.
 func (p *Pool) known(priority int, now time.Time) uint64 {
-	switch {
-	case p.requested[priority] > 0 && now.Sub(p.heard[priority]) > stale:
+	if p.requested[priority] > 0 && now.Sub(p.heard[priority]) > stale {
 		return 0
-	case p.hold.LowestFirst && p.deps.Shares.PerMille[priority] > 0:
-		return math.MaxUint64
 	}
 	return p.backlog[priority]
 }
@@ -67,7 +59,7 @@ func (p *Pool) known(priority int, now time.Time) uint64 {
 func (p *Pool) allocation(now time.Time) allocation {
 	a := allocation{
 		room: p.limit + p.cfg.Prefetch, used: p.deps.Shares.PerMille, reserve: p.reserve,
-		held: p.count, requested: p.requested, lowestFirst: p.hold.LowestFirst,
+		held: p.count, requested: p.requested,
 	}
 	for priority, n := range p.running {
 		a.backlog[priority] = p.known(priority, now)
@@ -75,8 +67,7 @@ func (p *Pool) allocation(now time.Time) allocation {
 		a.promoted[priority] = p.backlog[priority] > 0 && aged(p.oldest[priority], p.promoteAfter[priority], now)
 	}
 	// A probe is exact: what comes too much would wait for its result.
-	if p.hold.Credit < Unlimited && !p.hold.Full || p.hold.LowestFirst {
-		a.room = p.limit
+	if p.hold.Credit < Unlimited && !p.hold.Full {
 		return a
 	}
 	if p.deps.Shares.Used() > 1 {
@@ -116,8 +107,6 @@ type allocation struct {
 	doorstep [job.Priorities]int // jobs that may wait although there is no room
 	used     [job.Priorities]int // not 0 for a priority in use
 	reserve  [job.Priorities]int // room to be left free of each
-	// lowestFirst: the least important go first, whoever is promoted.
-	lowestFirst bool
 	// promoted: its oldest jobs count as of the priority above.
 	promoted                 [job.Priorities]bool
 	held, waiting, requested [job.Priorities]int
@@ -140,37 +129,33 @@ func allocate(a allocation) [job.Priorities]int {
 			used++
 		}
 	}
+	// Who has run gives its permit back and is in hand until it is settled. If that
+	// takes long, as many as fill the room may do so, and not one more at the
+	// doorstep for each.
+	late := max(0, -free-a.room)
 	var ask [job.Priorities]int
 	for _, priority := range a.order() {
 		if a.used[priority] == 0 {
 			continue
 		}
-		free -= a.waiting[priority] // those that come later are in nobody's way
+		free -= a.waiting[priority] // those of the less important are in nobody's way
 		may := max(0, free-a.reserveOf(priority))
 		want := min(may, max(1, free/used))
 		if left := a.backlog[priority]; left > 0 {
 			want = max(want, int(min(uint64(may), left)))
 			free -= want
 		}
-		want = max(want, a.doorstep[priority]-a.waiting[priority])
+		want = max(want, a.doorstep[priority]-a.waiting[priority]-late)
 		ask[priority] = max(0, want-a.requested[priority])
 	}
 	return ask
 }
 
-// order of the priorities, by importance.
-func order(lowestFirst bool) [job.Priorities]int {
-	if lowestFirst {
-		return [job.Priorities]int{3, 2, 1, 0}
-	}
-	return [job.Priorities]int{0, 1, 2, 3}
-}
-
 // order is the order in which the priorities are served: by importance, but a
 // promoted one goes before the one above while it has less in hand.
 func (a allocation) order() [job.Priorities]int {
-	order := order(a.lowestFirst)
-	for p := 1; !a.lowestFirst && p < len(order); p++ {
+	order := [job.Priorities]int{0, 1, 2, 3}
+	for p := 1; p < len(order); p++ {
 		if a.promoted[p] && a.held[p] < a.held[p-1] {
 			order[p-1], order[p] = order[p], order[p-1]
 		}

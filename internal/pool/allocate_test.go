@@ -64,6 +64,18 @@ func TestAllocate_staysWithinTheRoom(t *testing.T) {
 	})
 }
 
+// TestAllocate_whoIsNotSettledYetCountsAtTheDoorstepToo: while the broker was slow
+// to write down how jobs ended, one more was fetched for each that had run (found
+// by sim, I14).
+func TestAllocate_whoIsNotSettledYetCountsAtTheDoorstepToo(t *testing.T) {
+	for _, c := range []struct{ unsettled, want int }{{10, 3}, {20, 3}, {21, 2}, {23, 0}, {100, 0}} {
+		a := allocation{room: 10, doorstep: [job.Priorities]int{3, 1, 1, 1}, used: [job.Priorities]int{1000, 950, 850, 600}, held: [job.Priorities]int{c.unsettled}}
+		if got := allocate(a)[job.Critical]; got != c.want {
+			t.Errorf("with %d that run or are not settled %d more are asked for, want %d", c.unsettled, got, c.want)
+		}
+	}
+}
+
 func TestAllocate_leavesNoRoomUnasked(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := drawAllocation(t)

@@ -15,7 +15,10 @@ import (
 //	held ───────────────────────────► settled
 //	 │  ▲ Extend confirmed                ▲
 //	 │  └── lease moves                   │ Settle(Ack) only
-//	 └─ LeaseUntil passes ──► lost ───────┘
+//	 ├─ LeaseUntil passes ──► lost ───────┤
+//	 │                                    │
+//	 └─ the consumer is ───► orphaned ────┘
+//	    made anew                └─ the new one brings the job here ──► held
 type delivery struct {
 	*lease
 	job     *job.Job
@@ -29,6 +32,7 @@ type lease struct {
 	received time.Time
 	ackWait  time.Duration
 	end      atomic.Int64 // nanoseconds from received
+	orphan   atomic.Bool  // the consumer it is of is gone; that made anew may have given the job to anybody
 
 	mu    sync.Mutex
 	reply string // where the broker wants to hear of it; a redelivery replaces it
@@ -81,6 +85,15 @@ func (l *lease) adopt(reply string) {
 	l.mu.Lock()
 	l.reply = reply
 	l.mu.Unlock()
+	l.orphan.Store(false)
+}
+
+// ours tells whether what ends a delivery, other than the ack of a success, may
+// be said at a time. Otherwise it would hit the run of whoever has the job: the
+// broker compares neither deliveries nor the consumer with one of the same name
+// that was there before.
+func (l *lease) ours(now time.Time) bool {
+	return !l.orphan.Load() && !now.After(l.LeaseUntil())
 }
 
 // Settle implements job.Delivery.
@@ -89,7 +102,7 @@ func (d *delivery) Settle(v job.Verb, after time.Duration) error {
 		panic("queue: delivery settled twice: " + d.job.Key())
 	}
 	d.source.recent.finish(d, v == job.Ack || v == job.Term)
-	if v != job.Ack && time.Now().After(d.LeaseUntil()) {
+	if v != job.Ack && !d.ours(time.Now()) {
 		return job.ErrLeaseLost
 	}
 	d.source.conn.settler.settle(d.lease, v, after)

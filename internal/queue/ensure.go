@@ -211,7 +211,12 @@ func (p *puller) adopt(ctx context.Context, i *jetstream.ConsumerInfo) error {
 		p.recent.extendAll() // their leases may be shorter now
 	}
 	p.warnOfDrift(is)
-	p.remember(settingsOf(i), notice)
+	now := settingsOf(i)
+	if was := p.seen().created; was != 0 && was != now.created {
+		p.madeAnew()
+	}
+	p.turned = time.Time{}
+	p.remember(now, notice)
 	return nil
 }
 

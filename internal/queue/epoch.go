@@ -81,6 +81,29 @@ func (p *puller) reconnected() {
 	}
 }
 
+// counted notes the number a consumer gave to a delivery. If it goes back the
+// consumer is another one, or a broker has forgotten the last ones.
+func (p *puller) counted(delivery uint64, now time.Time) {
+	if delivery <= p.last {
+		p.turned = now
+		p.suspect.Store(true)
+	}
+	p.last = delivery
+}
+
+// madeAnew disowns what is in hand of the consumer that was.
+func (p *puller) madeAnew() {
+	since := p.turned
+	if since.IsZero() {
+		since = time.Now()
+		p.last = 0
+	}
+	if n := p.recent.disown(since); n > 0 {
+		p.conn.log.Warn("the consumer is another one than before, which may give what is in hand here to others",
+			"stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "jobs", n)
+	}
+}
+
 func (p *puller) expireOld(now time.Time) {
 	for len(p.old) > 0 && now.After(p.old[0].until) {
 		_ = p.old[0].sub.Unsubscribe() // fails only if the connection is closed

@@ -59,6 +59,8 @@ type puller struct {
 	awake      time.Time // when run looked last
 	slept      time.Time // since when it had not, or heard nothing, until that is made up for
 	forged     forgeries
+	last       uint64    // number of the last delivery, by the consumer's count
+	turned     time.Time // since when that count is a new one, for reasons not known yet; zero: it is the old one
 
 	ensured  bool
 	silent   int // questions after the consumer that went unanswered, in a row
@@ -187,6 +189,7 @@ func (p *puller) receive(m *nats.Msg) {
 		return
 	}
 	now := time.Now()
+	p.counted(meta.Sequence.Consumer, now)
 	if current {
 		p.lastSeen = now
 		p.book.delivered()

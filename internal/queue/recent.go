@@ -75,6 +75,20 @@ func (r *recent) extendAll() {
 	}
 }
 
+// disown notes that what came before a time is of a consumer that is gone. What
+// of it the new one brings here is ours again. It returns how many jobs that were.
+func (r *recent) disown(before time.Time) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.held {
+		if d.received.Before(before) {
+			d.orphan.Store(true)
+			n++
+		}
+	}
+	return n
+}
+
 // finish notes that a delivery is over and, if forGood, that the job is too.
 func (r *recent) finish(d *delivery, forGood bool) {
 	id := identify(d)

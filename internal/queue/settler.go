@@ -88,10 +88,10 @@ func (p *settlement) hopeless(now time.Time) bool {
 	case ack:
 		return age > max(settleGiveUp, 2*p.l.ackWait)
 	case nak:
-		return now.After(p.l.LeaseUntil()) || p.left && age > nakPatience
+		return !p.l.ours(now) || p.left && age > nakPatience
 	case term:
 	}
-	return now.After(p.l.LeaseUntil())
+	return !p.l.ours(now)
 }
 
 // again tells whether it may be sent once more.

@@ -73,6 +73,13 @@ func (w *world) check(ctx context.Context) (seen tally) {
 	for _, l := range w.lanes() {
 		l.check()
 	}
+	for _, r := range w.replicas {
+		for _, s := range r.sources {
+			if st := s.Stats(); st.Lost > 0 {
+				w.fail("I1: replica %d says that %d jobs of %s are lost", r.id, st.Lost, st.Consumer)
+			}
+		}
+	}
 	w.count(&seen, dead)
 	return seen
 }

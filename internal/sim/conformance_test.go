@@ -398,6 +398,49 @@ func TestConformance_aConsumerThatIsMadeAnewCountsAnew(t *testing.T) {
 	})
 }
 
+func TestConformance_aNakOfAConsumerThatIsGoneHitsThatMadeAnew(t *testing.T) {
+	conforms(t, func(l *lab) {
+		l.publish("a")
+		old := l.pulled(1)[0]
+		l.must(l.broker.deleteConsumer(l.Context(), "pool0-normal"))
+		before, err := l.js.Consumer(l.Context(), jobStream, "pool0-normal")
+		if err == nil {
+			l.Errorf("it is still there: %v", before)
+		}
+		l.createConsumer()
+		l.pulled(1)                // by somebody else
+		l.must(l.say(old, "+WPI")) // is welcome
+		l.must(l.say(old, "-NAK"))
+		if m := l.pulled(1)[0]; l.deliveries(m) != 2 {
+			l.Errorf("delivery %d, want the second", l.deliveries(m))
+		}
+	})
+}
+
+func TestConformance_aConsumerSaysWhenItWasMadeAndHowManyItDelivered(t *testing.T) {
+	conforms(t, func(l *lab) {
+		info := func() *jetstream.ConsumerInfo {
+			c, err := l.js.Consumer(l.Context(), jobStream, "pool0-normal")
+			l.must(err)
+			return c.CachedInfo()
+		}
+		l.publish("a")
+		l.publish("b")
+		l.must(l.say(l.pulled(2)[1], "-NAK"))
+		l.pulled(1)
+		was := info()
+		if was.Delivered.Consumer != 3 || was.Delivered.Stream != 2 || was.NumAckPending != 2 || was.NumPending != 0 {
+			l.Errorf("%+v", was)
+		}
+		l.silent(time.Second)
+		l.must(l.broker.deleteConsumer(l.Context(), "pool0-normal"))
+		l.createConsumer()
+		if is := info(); !is.Created.After(was.Created) || is.Delivered.Consumer != 0 || is.Delivered.Stream != 0 || is.NumPending != 2 {
+			l.Errorf("%+v after %+v", is, was)
+		}
+	})
+}
+
 func TestConformance_aRestartForgetsThatAJobIsInHandUnlessThereWasASignOfLife(t *testing.T) {
 	conforms(t, func(l *lab) {
 		l.publish("quiet")

@@ -15,7 +15,8 @@
 // their leases, and drain. Then everything is healed,
 // and the checkers look at the books:
 //
-//	I1  every acknowledged job was done, is a dead letter, or was dropped by a policy    checkEnds
+//	I1  every acknowledged job was done, is a dead letter, or was dropped by a policy;
+//	    and no source says that one was lost                                             checkEnds, check
 //	I2  no ack before the end of the call                                                checkEnds
 //	I3  what is called was published, byte for byte                                      door.Call, checkEnds
 //	I4  attempts as many as allowed, and not before their time                           checkAttempts, checkGivenUp, checkSpacing
@@ -24,7 +25,8 @@
 //	I7  no call begins after the job's deadline                                          door.Call
 //	I8  nobody starts while somebody more important waits, but in turn                   checkOrder
 //	I9  signs of life in time; a lease is lost for a reason only, and nothing is
-//	    called for that is somebody else's by now                                        pulse.beat, checkLeases, checkTaken
+//	    called for that is somebody else's by now; who gives back what is another's
+//	    could not know                                                                   pulse.beat, checkLeases, checkTaken, mistaken
 //	I10 nothing starts in a drain, and it ends in time                                   checkDrains, replica.drain
 //	I11 received is settled and in hand, at every look                                   balance
 //	I12 one dead letter, which is the job, with none of its commands; poison has reasons checkEnds, checkLetter, checkPoison

@@ -31,6 +31,7 @@ type call struct {
 	class      job.Class
 	done       bool      // answered with success, and the answer was received
 	taken      time.Time // since when the broker had given the job to somebody else as it began; zero: it had not
+	because    time.Time // when it was given back by somebody who did not have it, so that it was taken; zero: for another reason
 }
 
 func newDownstream(w *world) *downstream {
@@ -57,9 +58,9 @@ func (d door) Call(ctx context.Context, r target.Request) job.Result {
 	if at := r.Job.Deadline; !at.IsZero() && time.Now().After(at) {
 		w.fail("I7: %s was called (try %d) %s after its deadline", id, r.Try, time.Since(at))
 	}
-	taken := w.taken(r.Job.Stream, r.Job.Consumer, r.Job.Sequence, r.Job.Deliveries)
+	taken, because := w.taken(r.Job.Stream, r.Job.Consumer, r.Job.Sequence, r.Job.Deliveries)
 	c, n, down := d.begin(id, r.Try)
-	c.taken = taken
+	c.taken, c.because = taken, because
 	result := job.Result{Class: job.Panicked}
 	defer func() { d.finish(c, result) }()
 	result = d.work(ctx, id, n, down)

@@ -28,9 +28,10 @@ type fake struct {
 	conns   map[*fakeConn]bool
 	subs    map[string]subscription
 	streams map[string]*fakeStream
-	trouble map[trouble]time.Time // until when
-	dice    int                   // how often it was left to chance
-	lost    map[trouble]int       // what was lost
+	trouble map[trouble]time.Time  // until when
+	dice    int                    // how often it was left to chance
+	lost    map[trouble]int        // what was lost
+	stolen  map[string][]time.Time // jobs, when they were given back by somebody who did not have them any more
 }
 
 // trouble is what a broker may do to a client without being gone.
@@ -46,7 +47,7 @@ const (
 func newFake(s seed) *fake {
 	return &fake{
 		seed: s, up: true, conns: make(map[*fakeConn]bool), subs: make(map[string]subscription), streams: make(map[string]*fakeStream),
-		trouble: make(map[trouble]time.Time), lost: make(map[trouble]int),
+		trouble: make(map[trouble]time.Time), lost: make(map[trouble]int), stolen: make(map[string][]time.Time),
 	}
 }
 
@@ -298,6 +299,7 @@ type fakeConsumer struct {
 	pending map[uint64]*pending
 	waiting []*request
 	dseq    uint64
+	created time.Time
 	recent  []acked // the last acks, for a broker that forgets them
 
 	due     deadlines
@@ -316,13 +318,16 @@ type consumerSettings struct {
 
 // pending is a message that somebody was given and has not acknowledged.
 type pending struct {
-	dseq       uint64
+	dseq       uint64 // of the first delivery
+	last       uint64 // of the last one
 	deliveries int
 	since      time.Time // the lease is since + ack_wait
 	written    time.Time // the same as on disk: for a plain delivery the time of publication
 	queued     bool      // to be delivered again
 	first      time.Time // of its deliveries
 	given      time.Time // the last of them
+	taken      time.Time // when somebody who was not the last to get it gave it back; zero: nobody did
+	because    time.Time // taken, of the delivery before
 }
 
 // acked is an acknowledgement that may not be on disk yet.
@@ -411,7 +416,8 @@ func (c *fakeConsumer) deliver(r *request, seq uint64, now time.Time) {
 		c.pending[seq] = p
 	}
 	p.deliveries++
-	p.since, p.written, p.given = now, m.at, now
+	p.since, p.written, p.given, p.last = now, m.at, now, c.dseq
+	p.because, p.taken = p.taken, time.Time{}
 	c.watch(seq, p)
 	r.left--
 	r.beat = now.Add(r.heartbeat)
@@ -457,6 +463,11 @@ func (f *fake) ack(words []string, m message) {
 		}
 	case strings.HasPrefix(verb, "-NAK"):
 		if dseq <= c.dseq {
+			if p := c.pending[seq]; p != nil && p.last != dseq {
+				p.taken = time.Now()
+				id := idOf(c.s.msgs[seq].data)
+				f.stolen[id] = append(f.stolen[id], p.taken)
+			}
 			c.nak(seq, strings.TrimSpace(verb[4:]))
 		}
 	}

@@ -121,7 +121,7 @@ func (s *fakeStream) createConsumer(data []byte) []byte {
 	if s.cfg.Retention == "workqueue" && cfg.AckPolicy != "explicit" {
 		return apiError(400, 10084, "workqueue stream requires explicit ack")
 	}
-	c := &fakeConsumer{s: s, name: cfg.Durable, raw: slices.Clone(asked.Config), cfg: cfg, pending: make(map[uint64]*pending)}
+	c := &fakeConsumer{s: s, name: cfg.Durable, raw: slices.Clone(asked.Config), cfg: cfg, created: time.Now(), pending: make(map[uint64]*pending)}
 	c.timer = time.AfterFunc(time.Hour, c.tick)
 	c.timer.Stop()
 	for _, seq := range slices.Sorted(maps.Keys(s.msgs)) {
@@ -161,8 +161,8 @@ func (c *fakeConsumer) info() []byte {
 			again++
 		}
 	}
-	return fmt.Appendf(nil, `{"stream_name":%q,"name":%q,"created":"2000-01-01T00:00:00Z","config":%s,"num_ack_pending":%d,"num_redelivered":%d,"num_waiting":%d,"num_pending":%d}`,
-		c.s.name, c.name, c.raw, len(c.pending), again, len(c.waiting), len(c.fresh))
+	return fmt.Appendf(nil, `{"stream_name":%q,"name":%q,"created":%q,"config":%s,"delivered":{"consumer_seq":%d,"stream_seq":%d},"num_ack_pending":%d,"num_redelivered":%d,"num_waiting":%d,"num_pending":%d}`,
+		c.s.name, c.name, c.created.UTC().Format(time.RFC3339Nano), c.raw, c.dseq, c.next-1, len(c.pending), again, len(c.waiting), len(c.fresh))
 }
 
 // next is a pull request.

@@ -1,8 +1,11 @@
 package sim
 
 import (
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/workerd/workerd/internal/job"
 )
 
 // barrier is what stands still while it is shut: a process that is stopped, or a
@@ -100,22 +103,23 @@ func (c *linkConn) delay(p []byte) bool {
 }
 
 // taken tells since when a job that was delivered to somebody has been given to
-// somebody else. Only the model can say so.
-func (w *world) taken(stream, consumer string, sequence uint64, deliveries int) (since time.Time) {
+// somebody else, and when it was given back for that by a third who did not have
+// it any more. Only the model can say so.
+func (w *world) taken(stream, consumer string, sequence uint64, deliveries int) (since, because time.Time) {
 	f, ok := w.broker.(*fake)
 	if !ok {
-		return time.Time{}
+		return time.Time{}, time.Time{}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.streams[stream]; s != nil {
 		if c := s.consumers[consumer]; c != nil {
 			if p := c.pending[sequence]; p != nil && p.deliveries > deliveries {
-				return p.given
+				return p.given, p.because
 			}
 		}
 	}
-	return time.Time{}
+	return time.Time{}, time.Time{}
 }
 
 // checkTaken is the other half of I9: no call begins for a job that the broker
@@ -127,24 +131,29 @@ func (w *world) checkTaken() {
 			if c.taken.IsZero() || c.begin.Sub(c.taken) <= together {
 				continue
 			}
-			if from := c.replica.holding(id, c).from; !w.forgot(from, c.begin) && !w.unnoticed(c.replica, c.begin) {
+			if from := c.replica.holding(id, c).from; !w.forgot(from, c.begin) && !w.unnoticed(c.replica, c.begin) && !w.mistaken(id, c.because) {
 				w.fail("I9: replica %d called for %s at %s, which was somebody else's since %s: %s", c.replica.id, id, c.begin.Sub(w.began), c.taken.Sub(w.began), w.story(id))
 			}
 		}
 	}
 }
 
-// forgot tells whether a broker may have forgotten in a time whose a job is.
+// forgot tells whether it may have been forgotten in a time whose a job is.
 func (w *world) forgot(from, to time.Time) bool {
-	for _, f := range w.faults {
+	return w.forgotWhose(from, to) || slices.ContainsFunc(w.faults, func(f fault) bool {
+		return f.kind == "consumer deleted" && !f.until.Before(from) && !f.at.After(to)
+	})
+}
+
+// forgotWhose is the same but for consumers that are made anew, which can be noticed.
+func (w *world) forgotWhose(from, to time.Time) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool {
 		switch f.kind {
-		case "broker restart", "broker killed", string(noLeader), "consumer deleted", "drain at once":
-			if !f.until.Before(from) && !f.at.After(to) {
-				return true
-			}
+		case "broker restart", "broker killed", string(noLeader), "drain at once":
+			return !f.until.Before(from) && !f.at.After(to)
 		}
-	}
-	return false
+		return false
+	})
 }
 
 // unnoticed tells whether a connection stood still so shortly, measured by the
@@ -158,4 +167,86 @@ func (w *world) unnoticed(r *replica, at time.Time) bool {
 		}
 	}
 	return false
+}
+
+// mistaken tells whether who gave a job back at a time, though it was somebody
+// else's, could not know: the broker had forgotten whose it is, a connection
+// stood still, the consumer is another one, or the job was taken from that one in
+// the same way before. All are told that their signs of life are welcome.
+func (w *world) mistaken(id string, at time.Time) bool {
+	for _, g := range w.gaveBack(id, at) {
+		if w.forgotWhose(g.from, at) || w.stoodStill(g.replica, g.from, at) || w.orphaned(g, at) {
+			return true
+		}
+		for _, before := range w.broker.(*fake).stolen[id] {
+			if before.After(g.from) && before.Before(at) && w.mistaken(id, before) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// giver is a replica that gave a job back, and since when it had had it.
+type giver struct {
+	replica *replica
+	from    time.Time
+}
+
+// gaveBack is who may have given a job back, as the broker heard at a time: at
+// that time, or else earlier and without a connection.
+func (w *world) gaveBack(id string, at time.Time) (then []giver) {
+	var earlier []giver
+	for _, r := range w.replicas {
+		for _, i := range r.held[id] {
+			switch ago := at.Sub(i.to); {
+			case i.reason == job.LeaseLost || i.what == job.Done || i.what == job.DeadLetter || i.what == job.Drop:
+			case ago > -together && ago < together:
+				then = append(then, giver{r, i.from})
+			case ago > 0 && ago < w.shape.ackWait:
+				earlier = append(earlier, giver{r, i.from})
+			}
+		}
+	}
+	if len(then) == 0 {
+		return earlier
+	}
+	return then
+}
+
+func (w *world) stoodStill(r *replica, from, to time.Time) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool {
+		return f.kind == "stall" && f.replica == r && !f.until.Before(from) && !f.at.After(to)
+	})
+}
+
+// orphaned tells whether what a replica gave back was of a consumer that was
+// gone, and it could not know yet.
+func (w *world) orphaned(g giver, at time.Time) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool {
+		return f.kind == "consumer deleted" && !f.at.Before(g.from) && !at.After(w.knownAt(f, g.replica))
+	})
+}
+
+// knownAt is by when a replica knows that a consumer is gone: it asks now and
+// then, and gets no answer while something is the matter.
+func (w *world) knownAt(deleted fault, r *replica) time.Time {
+	const patience = 5 * time.Second // with an answer
+	known := deleted.until.Add(askEvery + together)
+	for n := 0; n < len(w.faults); n++ {
+		f := w.faults[n]
+		if w.mute(f, r) && !f.at.After(known) && f.until.Add(patience+askEvery).After(known) {
+			known, n = f.until.Add(patience+askEvery), -1
+		}
+	}
+	return known
+}
+
+// mute tells whether a fault may keep answers from a replica.
+func (w *world) mute(f fault, r *replica) bool {
+	switch f.kind {
+	case "outage", "hang", "drain", "dead letters full", "consumer deleted":
+		return false
+	}
+	return f.replica == nil || f.replica == r
 }

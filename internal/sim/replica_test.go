@@ -42,6 +42,7 @@ type replica struct {
 	stopFetching context.CancelFunc
 	interrupt    context.CancelCauseFunc
 	running      sync.WaitGroup
+	asking       sync.WaitGroup
 	ready        chan struct{} // closed when it is complete
 	gone         atomic.Bool   // it has begun to end
 	silent       atomic.Bool   // its connection has been, once
@@ -81,8 +82,30 @@ func (w *world) startReplica() *replica {
 		r.lanes = append(r.lanes, l)
 		r.running.Go(func() { l.pool.Run(fetch, work) })
 	}
+	r.asking.Go(func() { r.ask(work) })
 	close(r.ready)
 	return r
+}
+
+// askEvery is how often app asks for each consumer, see lagInterval.
+const askEvery = 2 * time.Second
+
+// ask does what app does to learn how far consumers are behind; the sources
+// learn from the answers that theirs is another one.
+func (r *replica) ask(ctx context.Context) {
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		for _, s := range r.sources {
+			if r.frozen.pass(); s.Stats().Ready {
+				_, _ = s.Lag(ctx) // it will be asked again
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // newLane joins the parts of a pool as app does.
@@ -119,7 +142,7 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 	deps := pool.Deps{
 		Handler:     handler,
 		DeadLetters: undertaker{dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name), r},
-		Ledger:      scribe{ledger, r}, Gates: []pool.Gate{gate.Breaker(guard, breaker.ProbeHighest), gate.Limiter(limits)}, Report: l.report,
+		Ledger:      scribe{ledger, r}, Gates: []pool.Gate{gate.Breaker(guard), gate.Limiter(limits)}, Report: l.report,
 	}
 	var used []job.Priority
 	for p := range job.Priority(job.Priorities) {
@@ -157,6 +180,7 @@ func (r *replica) crash() {
 	r.stopFetching()
 	r.conn.Close()
 	r.running.Wait()
+	r.asking.Wait()
 }
 
 // dies lets a replica crash at this very point of one of its jobs. Another
@@ -205,6 +229,7 @@ func (r *replica) drain(patience time.Duration) bool {
 	r.conn.Close()
 	r.interrupt(nil)
 	waiting.Wait()
+	r.asking.Wait()
 	if took := time.Since(r.draining); took > patience+20*time.Second {
 		r.w.fail("I10: replica %d took %s to drain, it was given %s", r.id, took, patience)
 	}

@@ -123,7 +123,7 @@ type lockedText struct {
 func (l *lockedText) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	const most = 64 << 10 // the last of it
+	const most = 1 << 20 // the last of it
 	if l.lines = append(l.lines, p...); len(l.lines) > 2*most {
 		l.lines = append([]byte(nil), l.lines[len(l.lines)-most:]...)
 	}

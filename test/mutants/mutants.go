@@ -48,6 +48,8 @@ func mutants() []mutant {
 		{"lease: what lay in the network is new", puller, "\t\tp.unheard()\n", ""},
 		{"lease: its end is noticed late", job, "h.LeaseUntil().Sub(now))+time.Millisecond)", "h.LeaseUntil().Sub(now))+time.Hour)"},
 		{"lease: a late confirmation revives it", delivery, "if int64(time.Since(l.received)) > old ||", "if"},
+		{"lease: what is of a consumer that is gone is given back", delivery, "return !l.orphan.Load() && !now.After", "return !now.After"},
+		{"lease: nobody notices that the consumer is another", ensure, "was != 0 && was != now.created {", "was != 0 && was == now.created && p == nil {"},
 		{"pull: what was given up is not asked for again", book, "b.wanted += b.out\n", "b.wanted += 0\n"},
 		{"pull: credit that came back is lost", puller, "if n := p.book.returned(left); n > 0 {\n\t\t\tp.to.Returned(n)", "if n := p.book.returned(left); n < 0 {\n\t\t\tp.to.Returned(n)"},
 		{"pull: the server counts deliveries", ensure, "MaxDeliver:    -1,", "MaxDeliver:    2,"},
