@@ -60,6 +60,7 @@ func mutants() []mutant {
 		{"conn: sends what is stale after a reconnect", conn, "nats.ReconnectBufSize(-1),", "nats.ReconnectBufSize(1<<20),"},
 		{"pool: one more than allowed", intake, "\t\treturn p.cfg.Concurrency\n", "\t\treturn p.cfg.Concurrency + 1\n"},
 		{"pool: a permit is not returned", job, "p.bulkhead.Release(h.claim)\n\t\t\treturn out", "return out"},
+		{"pool: who is not settled has no room", "internal/pool/allocate.go", "late := max(0, -free-a.room)", "late := 0 * free"},
 		{"pool: a delivery keeps its request", intake, "p.requested[i.priority] = max(0, p.requested[i.priority]-1)", "p.requested[i.priority] = max(0, p.requested[i.priority])"},
 		{"pool: what has ended is still counted", job, "p.count[h.priority]--", "p.count[h.priority] += 0"},
 		{"pool: unstarted jobs count as done", wait, "return job.Outcome{Action: job.Release, Reason: job.Released}\n", "return job.Outcome{Action: job.Done, Reason: job.Released}\n"},
