@@ -47,7 +47,7 @@ func layers() map[string][]string {
 		},
 		"internal/config/gen": {"internal/config"},
 		"internal/metrics": {
-			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline", "internal/fallback", "internal/hedge",
+			"internal/job", "internal/pool", "internal/breaker", "internal/bulkhead", "internal/shed", "internal/pipeline", "internal/fallback", "internal/cache", "internal/hedge",
 		},
 		"internal/admin":    {"internal/secret"}, // it declares the Status it shows
 		"internal/gate":     {"internal/job", "internal/pool", "internal/breaker", "internal/limiter", "internal/valve", "internal/pressure", "internal/fallback"},
@@ -57,7 +57,7 @@ func layers() map[string][]string {
 		"internal/fallback": {"internal/job"},
 		"internal/result":   {"internal/job", "internal/pool", "internal/queue", "internal/oneline"},
 		"internal/cache":    {"internal/job"},
-		"internal/queue":    {"internal/codel", "internal/job", "internal/secret"},
+		"internal/queue":    {"internal/codel", "internal/shed", "internal/job", "internal/secret"},
 		"internal/dlq":      {"internal/job", "internal/secret", "internal/queue"},
 		"internal/attempts": {"internal/job", "internal/queue"},
 		"internal/target":   {"internal/job", "internal/secret"},

@@ -40,10 +40,13 @@ func breakerCommand() *cli.Command {
 
 func degradeCommand() *cli.Command {
 	return verbsOf("degrade", "Lead the jobs of a target straight to its fallback",
-		"The target is not called until it is restored, or --for is over.\n\n"+
+		"The target is not called until it is restored, or --for is over. With --at that begins\n"+
+			"later. It is this process that knows of it: it ends, or never begins, with a restart.\n"+
+			"off also ends what began by itself (degrade_when), until there is reason for it again.\n\n"+
 			"Example: workerd degrade on mailer --for 1h --reason 'until the deploy is through'\n"+
+			"         workerd degrade on mailer --at 02:00 --for 30m --reason 'maintenance'\n"+
 			"         workerd degrade off mailer",
-		switched("on", control("targets", admin.Degrade, "Use the fallback only")),
+		switched("on", planned(control("targets", admin.Degrade, "Use the fallback only"))),
 		switched("off", control("targets", admin.Restore, "Call the target again")),
 	)
 }
@@ -65,6 +68,30 @@ func verbsOf(name, usage, description string, commands ...*cli.Command) *cli.Com
 func switched(name string, c *cli.Command) *cli.Command {
 	c.Name, c.Description = name, "Example: workerd degrade "+name+" mailer --for 1h"
 	return c
+}
+
+// planned is a control that may begin later.
+func planned(c *cli.Command) *cli.Command {
+	c.Flags = append(c.Flags, &cli.StringFlag{Name: "at", Usage: "`TIME` to begin, like 02:00 (the next one) or 2026-01-31T02:00:00Z", DefaultText: "now"})
+	return c
+}
+
+// parseAt reads a time of day, which is the next one here, or a whole time.
+func parseAt(text string, now time.Time) (time.Time, error) {
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at, nil
+	}
+	clock, err := time.Parse("15:04", text)
+	if err != nil {
+		return time.Time{}, fail(exitUsage, "use a time of day like 02:00, or one like 2026-01-31T02:00:00Z", "--at: %q is not a time", text)
+	}
+	on := func(day int) time.Time {
+		return time.Date(now.Year(), now.Month(), day, clock.Hour(), clock.Minute(), 0, 0, now.Location())
+	}
+	if at := on(now.Day()); at.After(now) {
+		return at, nil
+	}
+	return on(now.Day() + 1), nil
 }
 
 // control is a command that asks a running workerd to do something.
@@ -96,6 +123,13 @@ func askFor(c *cli.Context, path string) error {
 	body := map[string]string{"reason": c.String("reason")}
 	if d := c.Duration("for"); d > 0 {
 		body["for"] = d.String()
+	}
+	if text := c.String("at"); text != "" {
+		at, err := parseAt(text, time.Now())
+		if err != nil {
+			return err
+		}
+		body["at"] = at.Format(time.RFC3339)
 	}
 	text, err := json.Marshal(body)
 	if err != nil {

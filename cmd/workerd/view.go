@@ -149,6 +149,9 @@ func cause(p admin.Pool, targets []admin.Target) string {
 		if t.Name == p.Target && p.State == admin.PoolHeld {
 			key = append(key, t.Breaker.State, t.Breaker.Reason)
 		}
+		if t.Name == p.Target && t.Degraded != nil {
+			key = append(key, t.Degraded.By)
+		}
 	}
 	for _, c := range p.Consumers {
 		key = append(key, c.Problem)

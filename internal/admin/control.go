@@ -17,6 +17,8 @@ type Control struct {
 	// For is how long it is to last. 0: until the opposite is said, or for as
 	// long as the part allows.
 	For time.Duration
+	// At is when it is to begin. Zero: now. Only Degrade can be planned.
+	At time.Time
 	// Reason for people; it is shown as long as the change lasts.
 	Reason string
 }
@@ -82,7 +84,11 @@ func (s *Server) control(c Control) http.HandlerFunc {
 		case err != nil:
 			fail(w, r, http.StatusConflict, err.Error())
 		default:
-			s.log.Warn("an operator has changed something", "what", string(c.Verb), "name", c.Name, "for", c.For, "reason", c.Reason, "from", r.RemoteAddr)
+			said := []any{"what", string(c.Verb), "name", c.Name, "for", c.For, "reason", c.Reason, "from", r.RemoteAddr}
+			if !c.At.IsZero() {
+				said = append(said, "at", c.At)
+			}
+			s.log.Warn("an operator has changed something", said...)
 			answer(w, r, struct {
 				Done bool `json:"done"`
 			}{true})
@@ -90,12 +96,13 @@ func (s *Server) control(c Control) http.HandlerFunc {
 	}
 }
 
-// readControl reads the body: {"for": "10m", "reason": "…"}, both optional.
+// readControl reads the body: {"for": "10m", "at": "2026-01-31T02:00:00Z",
+// "reason": "…"}, all optional.
 func readControl(r *http.Request, c *Control) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
-	var body struct{ For, Reason string }
+	var body struct{ For, At, Reason string }
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(&body); err != nil {
@@ -105,6 +112,9 @@ func readControl(r *http.Request, c *Control) error {
 	if len(c.Reason) > maxReason {
 		return fmt.Errorf("a reason of %d bytes is not allowed, use %d or less", len(c.Reason), maxReason)
 	}
+	if err := c.plan(body.At, time.Now()); err != nil {
+		return err
+	}
 	if body.For == "" {
 		return nil
 	}
@@ -113,5 +123,22 @@ func readControl(r *http.Request, c *Control) error {
 		return fmt.Errorf("for: %q is not allowed, use a duration like 10m", clean(body.For))
 	}
 	c.For = lasts
+	return nil
+}
+
+// plan sets when it is to begin.
+func (c *Control) plan(at string, now time.Time) (err error) {
+	switch {
+	case at == "":
+		return nil
+	case c.Verb != Degrade:
+		return errors.New("at: only degrade can be planned")
+	}
+	if c.At, err = time.Parse(time.RFC3339, at); err != nil {
+		return fmt.Errorf("at: %q is not allowed, use a time like 2026-01-31T02:00:00Z", clean(at))
+	}
+	if c.At.Before(now) {
+		return fmt.Errorf("at: %s is over", clean(at))
+	}
 	return nil
 }

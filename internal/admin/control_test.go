@@ -34,7 +34,7 @@ func TestControl_isCarriedOutWithTimeAndReason(t *testing.T) {
 		"/api/v1/pools/mail/pause":       `{"for": "10m", "reason": "deploy"}`,
 		"/api/v1/targets/mailer/open":    `{"for": "1h"}`,
 		"/api/v1/targets/mailer/auto":    "",
-		"/api/v1/targets/mailer/degrade": `{}`,
+		"/api/v1/targets/mailer/degrade": `{"at": "2999-01-31T02:00:00Z"}`,
 	} {
 		if res, text := s.post(path, body, nil); res.StatusCode != http.StatusOK || !strings.Contains(text, `"done": true`) {
 			t.Errorf("%s: %d %s", path, res.StatusCode, text)
@@ -44,6 +44,9 @@ func TestControl_isCarriedOutWithTimeAndReason(t *testing.T) {
 	for _, c := range f.controls {
 		if c.Verb == admin.PausePool && c != want {
 			t.Errorf("got %+v, want %+v", c, want)
+		}
+		if c.Verb == admin.Degrade && !c.At.Equal(time.Date(2999, 1, 31, 2, 0, 0, 0, time.UTC)) {
+			t.Errorf("got %+v, want it at the time given", c)
 		}
 	}
 	if len(f.controls) != 4 {
@@ -63,6 +66,9 @@ func TestControl_saysWhatIsWrong(t *testing.T) {
 		{"/api/v1/pools//pause", "", "no such page", http.StatusNotFound},
 		{"/api/v1/pools/mail/pause", `{"for": "soon"}`, `"soon" is not allowed`, http.StatusBadRequest},
 		{"/api/v1/pools/mail/pause", `{"for": "-1s"}`, "is not allowed", http.StatusBadRequest},
+		{"/api/v1/pools/mail/pause", `{"at": "2999-01-31T02:00:00Z"}`, "only degrade can be planned", http.StatusBadRequest},
+		{"/api/v1/targets/mailer/degrade", `{"at": "02:00"}`, "use a time like", http.StatusBadRequest},
+		{"/api/v1/targets/mailer/degrade", `{"at": "2001-01-31T02:00:00Z"}`, "is over", http.StatusBadRequest},
 		{"/api/v1/pools/mail/pause", `{"four": "1s"}`, "unknown field", http.StatusBadRequest},
 		{"/api/v1/pools/mail/pause", `{"reason": "` + strings.Repeat("x", 201) + `"}`, "200 or less", http.StatusBadRequest},
 	} {

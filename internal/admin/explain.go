@@ -15,7 +15,7 @@ const stays = "nothing is lost, jobs stay in the stream"
 func (p *Pool) sentence(t *Target, now time.Time) string {
 	switch p.State {
 	case PoolRunning:
-		return join(p.slowed(t), p.fairness(), p.troubles())
+		return join(t.detour(), p.slowed(t), p.fairness(), p.troubles())
 	case PoolStarting:
 		return join("waiting for its consumers"+ago(p.Since, now), p.troubles(), "it starts by itself once they are ready")
 	case PoolDraining:
@@ -43,7 +43,7 @@ func (p *Pool) sentence(t *Target, now time.Time) string {
 	case "paused":
 		return join(held+"paused by an operator"+noted(p.HoldNote), upcoming("goes on", p.Until, now, "goes on when it is resumed"), stays)
 	case "degraded":
-		return join(held+p.Target+" was degraded by an operator"+noted(p.HoldNote)+" and no fallback can do its part", upcoming("goes on", p.Until, now, "goes on when it is resumed"), stays)
+		return join(held+p.Target+" is degraded"+t.Degraded.why()+" and no fallback can do its part", upcoming("goes on", p.Until, now, "goes on when the fallback can, or when that ends"), stays)
 	}
 	return join(held+words(p.HoldReason), until(p.Until, now), stays)
 }
@@ -72,6 +72,68 @@ func (p *Pool) fairness() string {
 		return ""
 	}
 	return fmt.Sprintf("fair: %s jobs of tenants that have their part in hand are set aside, to see whose come behind them", number(p.SetAside))
+}
+
+// sentence says why a target is not called, or not as much as it could be.
+func (t *Target) sentence(now time.Time) string {
+	if d := t.Degraded; d != nil && d.On {
+		breaker := "" // what it will do next has to wait, and its limit is not what holds it
+		if t.Breaker.refuses() {
+			breaker = "its breaker " + t.Breaker.state()
+		}
+		return join(d.sentence(now), breaker)
+	}
+	return join(t.Degraded.sentence(now), t.Breaker.sentence(now), t.Limit.sentence())
+}
+
+// detour says whose work the jobs of a pool are now.
+func (t *Target) detour() string {
+	if t.Degraded == nil || !t.Degraded.On {
+		return ""
+	}
+	return "its jobs go straight to the fallback of " + t.Name
+}
+
+// sentence says that a target is not called, why, and what comes next.
+func (d *Degraded) sentence(now time.Time) string {
+	switch {
+	case d == nil:
+		return ""
+	case !d.On:
+		lasts := ", until it is restored"
+		if !d.Until.IsZero() {
+			lasts = " for " + span(d.Until.Sub(d.Planned))
+		}
+		return upcoming("will be degraded", d.Planned, now, "") + d.why() + lasts
+	}
+	next := upcoming("ends", d.Until, now, "ends when an operator restores it")
+	switch d.By {
+	case ByHealth:
+		next = fmt.Sprintf("ends when %s is answered well %s", d.Probe, inARow(d.Healthy))
+	case ByRate:
+		next = upcoming("is called again", d.Until, now, "is called again")
+	}
+	return join("degraded"+ago(d.Since, now)+d.why()+": its jobs go straight to the fallback", next)
+}
+
+func inARow(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times in a row", n)
+}
+
+// why continues "degraded".
+func (d *Degraded) why() string {
+	switch {
+	case d == nil:
+		return ""
+	case d.By == ByOperator:
+		return " by an operator" + noted(d.Note)
+	case d.Note != "":
+		return " (" + d.Note + ")"
+	}
+	return ""
 }
 
 func lastly(note string) string {

@@ -138,3 +138,73 @@ func TestComplete_everyBreakerThatIsNotClosedSaysWhy(t *testing.T) {
 		}
 	}
 }
+
+func TestComplete_everyTargetThatIsDegradedSaysWhy(t *testing.T) {
+	open := admin.Breaker{State: admin.BreakerOpen, Reason: "probe_failed", Until: noon()}
+	for _, c := range []struct {
+		degraded      *admin.Degraded
+		breaker       admin.Breaker
+		target, piece string // what is said of the target, and of a pool that runs
+	}{
+		{nil, admin.Breaker{}, "gets as many calls at once as it seems to be able to take: 7 of 20", ""},
+		{
+			&admin.Degraded{On: true, By: admin.ByOperator, Note: "deploy", Since: at(time.Minute), Until: at(-time.Hour)},
+			admin.Breaker{},
+			`degraded for 1m by an operator ("deploy"): its jobs go straight to the fallback; ends in 1h`, "its jobs go straight to the fallback of t",
+		},
+		{
+			&admin.Degraded{On: true, By: admin.ByOperator}, open,
+			"degraded by an operator: its jobs go straight to the fallback; ends when an operator restores it; its breaker is open (a probe failed)", "its jobs go straight to the fallback of t",
+		},
+		{
+			&admin.Degraded{On: true, By: admin.ByHealth, Since: at(12 * time.Second), Note: "3 health checks in a row were not good, the last: status_5xx", Probe: "/healthz", Healthy: 2},
+			admin.Breaker{},
+			"degraded for 12s (3 health checks in a row were not good, the last: status_5xx): its jobs go straight to the fallback; ends when /healthz is answered well 2 times in a row",
+			"its jobs go straight to the fallback of t",
+		},
+		{
+			&admin.Degraded{On: true, By: admin.ByHealth, Probe: "/healthz", Healthy: 1},
+			admin.Breaker{},
+			"degraded: its jobs go straight to the fallback; ends when /healthz is answered well once", "its jobs go straight to the fallback of t",
+		},
+		{
+			&admin.Degraded{On: true, By: admin.ByRate, Since: at(time.Second), Until: at(-29 * time.Second), Note: "9 of 10 jobs within 1m needed the fallback"},
+			admin.Breaker{},
+			"degraded for 1s (9 of 10 jobs within 1m needed the fallback): its jobs go straight to the fallback; is called again in 29s", "its jobs go straight to the fallback of t",
+		},
+		{
+			&admin.Degraded{By: admin.ByOperator, Note: "move", Planned: at(-2 * time.Hour), Until: at(-150 * time.Minute)},
+			admin.Breaker{},
+			`will be degraded in 2h by an operator ("move") for 30m; gets as many calls at once as it seems to be able to take: 7 of 20`, "",
+		},
+		{
+			&admin.Degraded{By: admin.ByOperator, Planned: at(-time.Minute)},
+			admin.Breaker{},
+			"will be degraded in 1m by an operator, until it is restored; gets as many calls at once as it seems to be able to take: 7 of 20", "",
+		},
+	} {
+		s := admin.Status{
+			Now: noon(), Pools: []admin.Pool{{Name: "p", Target: "t", State: admin.PoolRunning}},
+			Targets: []admin.Target{{Name: "t", Degraded: c.degraded, Breaker: c.breaker, Limit: admin.Limit{Now: 7, Max: 20}}},
+		}
+		s.Complete()
+		if got := s.Targets[0].Why; got != c.target {
+			t.Errorf("target:\n got %q\nwant %q", got, c.target)
+		}
+		if got := s.Pools[0].Why; got != c.piece {
+			t.Errorf("pool:\n got %q\nwant %q", got, c.piece)
+		}
+	}
+}
+
+// TestComplete_heldWhileDegraded: the fallback cannot do the jobs either.
+func TestComplete_heldWhileDegraded(t *testing.T) {
+	s := admin.Status{
+		Now: noon(), Pools: []admin.Pool{{Name: "p", Target: "t", State: admin.PoolHeld, HoldReason: "degraded", Since: at(time.Second), Until: at(-time.Minute)}},
+		Targets: []admin.Target{{Name: "t", Degraded: &admin.Degraded{On: true, By: admin.ByOperator, Note: "deploy"}}},
+	}
+	s.Complete()
+	if got, want := s.Pools[0].Why, `held for 1s: t is degraded by an operator ("deploy") and no fallback can do its part; goes on in 1m; nothing is lost, jobs stay in the stream`; got != want {
+		t.Errorf("\n got %q\nwant %q", got, want)
+	}
+}

@@ -65,7 +65,7 @@ func everywhere(text string) *fake {
 		{Name: text, State: admin.PoolState("x" + text), Why: "x" + text},
 		{Name: text, State: admin.PoolStarting, Consumers: []admin.Consumer{{Name: text, Problem: text}}},
 	}
-	s.Targets = []admin.Target{{Name: text, Kind: text, URL: text, Breaker: admin.Breaker{State: "x" + text, Reason: text, Note: text}}}
+	s.Targets = []admin.Target{{Name: text, Kind: text, URL: text, Breaker: admin.Breaker{State: "x" + text, Reason: text, Note: text}, Degraded: &admin.Degraded{On: true, By: text, Note: text, Probe: text}}}
 	s.Failures = []admin.Failure{{At: noon(), Pool: text, JobID: text, Subject: text, Outcome: "x" + text, Reason: text, Error: text}}
 	s.Drain = &admin.Drain{Phase: text, Since: noon()}
 	return f

@@ -49,6 +49,8 @@ type Status struct {
 	Drain   *Drain   `json:"drain,omitempty"`
 	Pools   []Pool   `json:"pools"`
 	Targets []Target `json:"targets"`
+	// Cache is nil if no fallback uses it.
+	Cache *Cache `json:"cache,omitempty"`
 	// Failures are the last ones, newest first.
 	Failures []Failure `json:"failures"`
 }
@@ -141,6 +143,8 @@ type Target struct {
 	URL     string  `json:"url,omitempty"`
 	Breaker Breaker `json:"breaker"`
 	Limit   Limit   `json:"limit"`
+	// Degraded: its jobs go straight to the fallback, or will. Nil: they do not.
+	Degraded *Degraded `json:"degraded,omitempty"`
 	// Why is a sentence if calls are refused or watched. Empty:
 	// [Status.Complete] writes it.
 	Why string `json:"why,omitempty"`
@@ -151,6 +155,45 @@ type Target struct {
 	CallsPerSecond *float64 `json:"calls_per_second,omitempty"`
 	// RetryBudgetRatio left, 0 to 1. Nil: switched off.
 	RetryBudgetRatio *float64 `json:"retry_budget_ratio,omitempty"`
+}
+
+// Who leads jobs straight to the fallback of their target.
+const (
+	ByOperator = "operator"
+	ByHealth   = "health"
+	ByRate     = "fallback_rate"
+)
+
+// Degraded target: it is not called, and its fallback does what there is to do.
+type Degraded struct {
+	// On: now. Otherwise it is only planned.
+	On bool `json:"on"`
+	// By is one of the By… constants, Note what there is to say of why.
+	By   string `json:"by,omitempty"`
+	Note string `json:"note,omitempty"`
+	// Since when, and Until when it ends by itself, if that is known.
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+	// Planned is when it is to begin, if it is not on.
+	Planned time.Time `json:"planned,omitzero"`
+	// Probe is the path that is asked for, and Healthy how many good answers in a
+	// row end it, if it is ByHealth.
+	Probe   string `json:"probe,omitempty"`
+	Healthy int    `json:"healthy,omitempty"`
+}
+
+// Cache of replies that fallbacks use.
+type Cache struct {
+	Entries    int   `json:"entries"`
+	MaxEntries int   `json:"max_entries"`
+	Bytes      int64 `json:"bytes"`
+	MaxBytes   int64 `json:"max_bytes"`
+	// Hits since the start: replies that stood in for the target. Misses: nothing
+	// was kept; Stale: only something too old; Evicted entries, for want of room.
+	Hits    uint64 `json:"hits"`
+	Misses  uint64 `json:"misses"`
+	Stale   uint64 `json:"stale"`
+	Evicted uint64 `json:"evicted"`
 }
 
 // Limit of the calls that a target gets at once, of all pools together.
@@ -246,7 +289,7 @@ func (s *Status) Complete() {
 		t := &s.Targets[i]
 		targets[t.Name] = t
 		if t.Why == "" {
-			t.Why = join(t.Breaker.sentence(s.Now), t.Limit.sentence())
+			t.Why = t.sentence(s.Now)
 		}
 	}
 	for i := range s.Pools {

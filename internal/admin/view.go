@@ -97,7 +97,7 @@ func (s *Status) cards() []card {
 			perSecond, measured = perSecond+*p.JobsPerSecond, true
 		}
 	}
-	jobs := card{"jobs/s", none, number(settled) + " since start", quiet}
+	jobs := card{"jobs/s", none, number(settled) + " total", quiet}
 	if measured {
 		jobs.Value = rate(&perSecond)
 	}
@@ -111,6 +111,9 @@ func (s *Status) cards() []card {
 	}
 	if dead > 0 {
 		cards[5].Tone = alarm
+	}
+	if c := s.Cache; c != nil {
+		cards = append(cards, card{"kept replies", number(c.Entries), "used " + number(c.Hits) + " times", quiet})
 	}
 	return cards
 }
@@ -193,6 +196,7 @@ func share(n, all int) int {
 type targetView struct {
 	Name, URL           string
 	Breaker             mark
+	Degraded            *mark
 	Next                string
 	Rate, Failed, Total string
 	Budget              *bar
@@ -205,8 +209,15 @@ func (t *Target) view(now time.Time) targetView {
 		Rate: rate(t.CallsPerSecond), Failed: percent(t.Failed, t.Calls), Total: number(t.Calls),
 		Rejected: number(t.Breaker.Rejected), Why: clean(t.Why),
 	}
-	if u := t.Breaker.Until; u.After(now) {
-		v.Next = span(u.Sub(now))
+	if d := t.Degraded; d != nil && d.On {
+		v.Degraded = &mark{"⤳", "degraded", warn}
+	}
+	next := t.Breaker.Until
+	if v.Degraded != nil { // its breaker has to wait
+		next = t.Degraded.Until
+	}
+	if next.After(now) {
+		v.Next = span(next.Sub(now))
 	}
 	if r := t.RetryBudgetRatio; r != nil {
 		v.Budget = &bar{Percent: share(int(*r*1000), 1000), Limit: 100}

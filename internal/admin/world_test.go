@@ -209,6 +209,18 @@ func outage() *fake {
 		Name: "images", Kind: "http", URL: "https://img.example/api", Calls: 98, Failed: 11, CallsPerSecond: new(0.2), RetryBudgetRatio: new(0.4),
 		Breaker: admin.Breaker{State: admin.BreakerHalfOpen, Since: at(time.Second), Probes: 1, Proven: 2, Rejected: 3},
 	})
+	s.Pools = append(s.Pools, admin.Pool{
+		Name: "quotes", Target: "prices", State: admin.PoolRunning, Concurrency: 8, Limit: 8, InFlight: 2, JobsPerSecond: new(31.0),
+		Jobs: admin.Jobs{OK: 40_211}, Consumers: consumers("quotes", 0),
+	})
+	s.Targets = append(s.Targets, admin.Target{
+		Name: "prices", Kind: "http", URL: "https://prices.example/v2", Calls: 38_010, Failed: 41, CallsPerSecond: new(0.0), RetryBudgetRatio: new(0.9),
+		Breaker: admin.Breaker{State: admin.BreakerClosed},
+		Degraded: &admin.Degraded{
+			On: true, By: admin.ByHealth, Note: "5 health checks in a row were not good, the last: status_5xx", Since: at(71 * time.Second), Probe: "/healthz", Healthy: 2,
+		},
+	})
+	s.Cache = &admin.Cache{Entries: 1204, MaxEntries: 10_000, Bytes: 12 << 20, MaxBytes: 64 << 20, Hits: 2201, Misses: 12, Stale: 3, Evicted: 0}
 	s.Failures = []admin.Failure{
 		{At: at(2 * time.Second), Pool: "reports", Target: "pdf", JobID: "7781", Subject: "jobs.reports.monthly", Attempt: 4, Outcome: "retry", Reason: "status_5xx", Status: 503, Error: `HTTP 503 "overloaded"`, NextSeconds: 45},
 		{At: at(9 * time.Second), Pool: "reports", Target: "pdf", JobID: "JOBS:7779", Subject: "jobs.reports.daily", Attempt: 10, Outcome: "dead", Reason: "max_attempts", Status: 503, Error: `failed 10 times (max_attempts): HTTP 503 "overloaded"`},

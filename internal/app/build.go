@@ -44,8 +44,12 @@ type lane struct {
 	retry   *retry.Loop
 	limiter *limiter.Limiter
 	degrade *fallback.Switch
-	hedge   *hedge.Hedger // nil: off
-	prober  *probe.Prober // nil: jobs probe
+	monitor *fallback.Monitor // nil: only operators degrade
+	checker *fallback.Checker // nil: nobody asks how it is
+	hedge   *hedge.Hedger     // nil: off
+	prober  *probe.Prober     // nil: jobs probe
+
+	degraded fallback.State // as seen last; of the goroutine that watches
 }
 
 // compartment is a pool with its sources.
@@ -80,6 +84,9 @@ func (a *App) buildTargets() error {
 			l.hedge = hedge.New(*cfg.Hedge, cfg.Timeout)
 		}
 		if l.prober, err = a.newProber(l); err != nil {
+			return fmt.Errorf("target %s: %w", name, err)
+		}
+		if err = a.newMonitor(l); err != nil {
 			return fmt.Errorf("target %s: %w", name, err)
 		}
 		a.targets[name] = l
@@ -172,16 +179,20 @@ func coreConfig(cfg pool.Config, priority job.Priority) queue.CoreConfig {
 }
 
 func (a *App) newPipeline(name string, cfg pool.Config, l *lane) *pipeline.Pipeline {
-	return pipeline.New(pipeline.Config{
-		Pool: name, Target: l.name, Timeout: l.cfg.Timeout, Keep: int(a.cfg.Cache.MaxEntry), KeepResult: keptForResults(cfg), JobTimeout: cfg.JobTimeout,
-		Rules: Rules(cfg),
-	}, pipeline.Deps{
+	deps := pipeline.Deps{
 		Target: l.target, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry,
 		OnTry: func(t pipeline.Try) { a.observer.try(l.name, t) },
 		Hedge: l.hedge, OnHedge: func(r hedge.Result) { a.metrics.Hedge(l.name, r) },
 		Fallback: a.chain(l.cfg.Fallback), Degrade: l.degrade, Cache: a.cache, Park: parker(dlq.New(a.conn, a.cfg.DLQ, name, l.name)),
 		OnStep: func(s pipeline.StepDone) { a.metrics.Fallback(l.name, s) },
-	})
+	}
+	if l.monitor != nil {
+		deps.OnSaid = func(r job.Result) { l.monitor.Job(time.Now(), r) }
+	}
+	return pipeline.New(pipeline.Config{
+		Pool: name, Target: l.name, Timeout: l.cfg.Timeout, Keep: int(a.cfg.Cache.MaxEntry), KeepResult: keptForResults(cfg), JobTimeout: cfg.JobTimeout,
+		Rules: Rules(cfg),
+	}, deps)
 }
 
 // Rules are those by which the attempts of a pool's jobs are judged.

@@ -48,13 +48,8 @@ func (l *lane) control(do admin.Control, now time.Time) error {
 		return l.breaker.Override(breaker.Disabled, do.For, do.Reason, now)
 	case admin.AutoBreaker:
 		l.breaker.Reset(now)
-	case admin.Restore:
-		l.degrade.Resume()
-	case admin.Degrade:
-		if len(l.cfg.Fallback) == 0 {
-			return fmt.Errorf("target %s has no fallback to degrade to", l.name)
-		}
-		l.degrade.Degrade(now, end(now, do.For), do.Reason)
+	case admin.Degrade, admin.Restore:
+		return l.degradeBy(do, now)
 	case admin.PausePool, admin.ResumePool:
 	}
 	return nil

@@ -38,7 +38,7 @@ func (a *App) chain(steps []fallback.Step) []pipeline.Step {
 func (a *App) laneOf(s fallback.Step) *pipeline.Lane {
 	l := a.targets[s.Target]
 	return &pipeline.Lane{
-		Target: l.target, Limiter: l.limiter, Breaker: l.breaker, Timeout: s.TimeoutOr(l.cfg.Timeout),
+		Target: l.target, Limiter: l.limiter, Breaker: l.breaker, Degrade: l.degrade, Timeout: s.TimeoutOr(l.cfg.Timeout),
 		OnTry: func(t pipeline.Try) { a.observer.try(l.name, t) },
 	}
 }
@@ -46,7 +46,7 @@ func (a *App) laneOf(s fallback.Step) *pipeline.Lane {
 // targetGates are what the guards of a target and of its fallback let through,
 // in the order in which a call meets them.
 func (a *App) targetGates(l *lane) []pool.Gate {
-	own := []pool.Gate{gate.Degraded(l.degrade), gate.Breaker(l.breaker), gate.Limiter(l.limiter)}
+	own := l.gates()
 	if len(l.cfg.Fallback) == 0 {
 		return own
 	}
@@ -54,12 +54,16 @@ func (a *App) targetGates(l *lane) []pool.Gate {
 	for _, s := range l.cfg.Fallback {
 		alternative := gate.Alternative{Takes: s.Takes}
 		if s.Kind() == fallback.Alternate {
-			other := a.targets[s.Target]
-			alternative.Gates = []pool.Gate{gate.Breaker(other.breaker), gate.Limiter(other.limiter)}
+			alternative.Gates = a.targets[s.Target].gates()
 		}
 		instead = append(instead, alternative)
 	}
 	return gate.Instead(own, instead)
+}
+
+// gates of a target itself, in the order in which a call meets its guards.
+func (l *lane) gates() []pool.Gate {
+	return []pool.Gate{gate.Degraded(l.degrade), gate.Breaker(l.breaker, l.cfg.Breaker.ProbePriority), gate.Limiter(l.limiter)}
 }
 
 // steps are the kinds of steps that each target has.

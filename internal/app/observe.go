@@ -59,13 +59,16 @@ func newObserver(a *App) *observer {
 	return o
 }
 
-// takeRates is called once a second.
+// takeRates is called once a second, by one goroutine.
 func (o *observer) takeRates(now time.Time) {
 	for _, t := range o.pools {
 		t.rate.note(now, t.by[job.Done].Load()+t.by[job.DeadLetter].Load()+t.by[job.Drop].Load())
 	}
 	for _, c := range o.calls {
 		c.rate.note(now, c.total.Load())
+	}
+	for _, l := range o.app.targets {
+		o.watchDegraded(l, now)
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/config"
 	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/result"
 )
 
 // Permissions are all that a workerd of this configuration does with NATS, and
@@ -20,6 +22,20 @@ func Permissions(cfg *config.File) []queue.Permission {
 	consumers := sourceConfigs(cfg)
 	for _, s := range consumers {
 		all = append(all, cfg.NATS.SourcePermissions(s)...)
+	}
+	for _, name := range sortedNames(cfg.Pools) {
+		p := cfg.Pools[name]
+		if p.Core != nil {
+			all = append(all, cfg.NATS.CorePermissions(name, p.Core.Subject)...)
+		}
+		all = append(all, result.Permissions(name, p.Results)...)
+	}
+	for _, name := range sortedNames(cfg.Targets) {
+		for _, step := range cfg.Targets[name].Fallback {
+			if step.Kind() == fallback.Parked {
+				all = append(all, dlq.ShelfPermission(name, step.Publish))
+			}
+		}
 	}
 	all = append(all, attempts.Permissions(cfg.NATS, cfg.Attempts, consumers)...)
 	all = append(all, dlq.Permissions(cfg.NATS, cfg.DLQ, sortedNames(cfg.Pools))...)

@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/workerd/workerd/internal/app"
@@ -166,5 +168,60 @@ func TestPermissions_tryingThemChangesNothing(t *testing.T) {
 	}
 	if _, err := k.js.Stream(t.Context(), "JOBS"); err == nil {
 		t.Error("a stream was created that nobody described")
+	}
+}
+
+// TestPermissions_toRequestersResultsAndShelves: whoever asks a pool of core NATS
+// is answered, who published a job is told, what the target does not do is
+// parked; and nobody hears that permissions are tried.
+func TestPermissions_toRequestersResultsAndShelves(t *testing.T) {
+	t.Parallel()
+	k := newRestrictedKit(t)
+	k.answer.Store(http.StatusBadRequest)
+	if _, err := k.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "SHELF", Subjects: []string{"shelf.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`
+nats: {url: %q, user: workerd, password: secret, inbox_prefix: _INBOX_workerd}
+streams: {JOBS: {subjects: ["jobs.>"]}}
+targets:
+  refuses: {http: {url: %q}, fallback: [{publish: shelf.refused, on: [permanent]}]}
+pools:
+  asked: {target: refuses, core: {subject: "rpc.>"}}
+  told: {target: refuses, stream: JOBS, subjects: {normal: ["jobs.>"]}, results: {subjects: ["results.>"]}}
+admin: {listen: "127.0.0.1:0"}`, k.broker.URL(), k.down.URL)
+	cfg, problems := config.Load("test.yaml", []byte(text), func(string) (string, bool) { return "", false })
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	k.permit(app.Permissions(cfg))
+	told, err := k.js.Conn().SubscribeSync("results.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.js.Conn().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	d := k.run(cfg)
+	d.awaitReady()
+	await(t, "a request is answered", func() bool {
+		_, err := k.js.Conn().Request("rpc.x", nil, time.Second)
+		return err == nil
+	})
+	m := &nats.Msg{Subject: "jobs.a", Header: nats.Header{"Workerd-Reply-To": {"results.mine"}}}
+	if _, err := k.js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := told.NextMsg(15 * time.Second); err != nil || m.Header.Get("Workerd-Outcome") == "" {
+		t.Fatalf("%v (%v), want what became of the job", m, err)
+	}
+	await(t, "both are parked", func() bool {
+		s, err := k.js.Stream(t.Context(), "SHELF")
+		return err == nil && s.CachedInfo().State.Msgs == 2
+	})
+	for line := range strings.Lines(d.log.String()) {
+		if strings.Contains(strings.ToLower(line), "permi") {
+			t.Errorf("something was refused: %s", line)
+		}
 	}
 }

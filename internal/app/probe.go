@@ -39,11 +39,14 @@ func heldUntil(l *limiter.Limiter, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// startProbers makes the probes of all targets until ctx ends.
+// startProbers makes the probes and health checks of all targets until ctx ends.
 func (a *App) startProbers(ctx context.Context) {
 	for _, l := range a.targets {
 		if l.prober != nil {
 			a.background.Go(func() { l.prober.Run(ctx) })
+		}
+		if l.checker != nil {
+			a.background.Go(func() { l.checker.Run(ctx) })
 		}
 	}
 }

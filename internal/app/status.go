@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/workerd/workerd/internal/admin"
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/metrics"
 	"github.com/workerd/workerd/internal/pool"
@@ -31,7 +32,7 @@ func (a *App) Status() admin.Status {
 	for _, name := range sortedNames(a.targets) {
 		s.Targets = append(s.Targets, a.targetStatus(a.targets[name], now))
 	}
-	s.Drain = a.drainStatus(s.Pools)
+	s.Drain, s.Cache = a.drainStatus(s.Pools), a.cacheStatus()
 	s.Complete()
 	return s
 }
@@ -122,8 +123,6 @@ func (a *App) holdNote(c *compartment, reason string) string {
 		return a.pressure.State().Of
 	case job.Paused:
 		return c.pause.Note(time.Now())
-	case job.Degraded:
-		return a.targets[c.cfg.Target].degrade.State(time.Now()).Note
 	}
 	return ""
 }
@@ -196,6 +195,7 @@ func (a *App) targetStatus(l *lane, now time.Time) admin.Target {
 	if l.cfg.Probe != nil {
 		t.Breaker.Probe = l.cfg.Probe.Path
 	}
+	t.Degraded = l.degradedStatus(now)
 	limit := l.limiter.Stats(now)
 	t.Limit = admin.Limit{Now: limit.Limit, Max: limit.Max, Ramping: limit.Ramping}
 	if budget := l.retry.Budget.Stats(now); !budget.Unlimited {
@@ -203,6 +203,34 @@ func (a *App) targetStatus(l *lane, now time.Time) admin.Target {
 		t.RetryBudgetRatio = &ratio
 	}
 	return t
+}
+
+// degradedStatus is nil if there is nothing to say.
+func (l *lane) degradedStatus(now time.Time) *admin.Degraded {
+	s := l.degrade.State(now)
+	if !s.On && s.Planned.IsZero() {
+		return nil
+	}
+	d := &admin.Degraded{On: s.On, By: string(s.By), Note: s.Note, Since: s.Since, Until: s.Until, Planned: s.Planned}
+	if s.By == fallback.ByHealth {
+		d.Probe, d.Healthy = l.cfg.Probe.Path, l.cfg.DegradeWhen.Healthy
+	}
+	return d
+}
+
+// cacheStatus is nil if no fallback uses the cache.
+func (a *App) cacheStatus() *admin.Cache {
+	for _, t := range a.cfg.Targets {
+		if !slices.ContainsFunc(t.Fallback, func(s fallback.Step) bool { return s.Kind() == fallback.Cached }) {
+			continue
+		}
+		s := a.cache.Stats()
+		return &admin.Cache{
+			Entries: s.Entries, MaxEntries: a.cfg.Cache.MaxEntries, Bytes: s.Bytes, MaxBytes: a.cfg.Cache.MaxBytes,
+			Hits: s.Hits, Misses: s.Misses, Stale: s.Stale, Evicted: s.Evicted,
+		}
+	}
+	return nil
 }
 
 func (a *App) drainStatus(pools []admin.Pool) *admin.Drain {
@@ -249,6 +277,7 @@ func (a *App) sources() metrics.Sources {
 			c := a.conn.Stats()
 			return metrics.Conn{Connected: c.Connected, Reconnects: c.Reconnects, Unsettled: c.Unsettled, Resent: c.Resent, Abandoned: c.Abandoned}
 		},
+		Cache:         a.cache.Stats,
 		Ready:         func() bool { return holds(a.Ready()) },
 		ShutdownPhase: a.shutdownPhase,
 	}
@@ -259,7 +288,7 @@ func (a *App) sources() metrics.Sources {
 	for name, l := range a.targets {
 		s.Targets[name] = func() metrics.Target {
 			now := time.Now()
-			return metrics.Target{Breaker: l.breaker.Stats(now), RetryBudget: budgetRatio(l.retry.Budget.Stats(now))}
+			return metrics.Target{Breaker: l.breaker.Stats(now), Degraded: l.degrade.State(now).On, RetryBudget: budgetRatio(l.retry.Budget.Stats(now))}
 		}
 	}
 	return s

@@ -54,11 +54,26 @@ type Config struct {
 	// whether or not it ever returns, 100ms to 48h. Default: the target's
 	// timeout + 5s; 15s for a breaker without a target.
 	ProbeTimeout time.Duration `yaml:"probe_timeout"`
+	// ProbePriority says whose jobs the probes are in a pool with several
+	// priorities: highest (as always, the most important first) or lowest. With
+	// lowest a probe that fails costs no important job an attempt; the others
+	// probe if the lower ones have no jobs, after a quarter of a second each. Not
+	// while a fallback stands in: then none waits for the probes. Default: highest.
+	ProbePriority ProbePriority `yaml:"probe_priority"`
 	// Throttled says what a throttled call is: rate (a failure for
 	// failure_rate but not for consecutive_failures), failure, or ignore.
 	// Default: rate.
 	Throttled ThrottledAs `yaml:"throttled"`
 }
+
+// ProbePriority is whose jobs are probes: highest or lowest.
+type ProbePriority string
+
+// The jobs that probe.
+const (
+	ProbeHighest ProbePriority = "highest"
+	ProbeLowest  ProbePriority = "lowest"
+)
 
 // ThrottledAs is what a throttled call counts as: rate, failure or ignore.
 type ThrottledAs string
@@ -87,6 +102,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.HalfOpenCalls, 3)
 	setDefault(&c.HalfOpenConcurrent, 1)
 	setDefault(&c.ProbeTimeout, 15*time.Second)
+	setDefault(&c.ProbePriority, ProbeHighest)
 	setDefault(&c.Throttled, ThrottledRate)
 	return c
 }
@@ -119,6 +135,11 @@ func (c Config) Validate(problem func(field, message string)) {
 	report("half_open_calls", outside(c.HalfOpenCalls, 1, 1000))
 	report("half_open_concurrent", outside(c.HalfOpenConcurrent, 1, 1000))
 	report("probe_timeout", outside(c.ProbeTimeout, 100*time.Millisecond, 48*time.Hour))
+	switch c.ProbePriority {
+	case ProbeHighest, ProbeLowest:
+	default:
+		problem("probe_priority", fmt.Sprintf("%q is not allowed, use highest or lowest", c.ProbePriority))
+	}
 	switch c.Throttled {
 	case ThrottledRate, ThrottledFailure, ThrottledIgnore:
 	default:

@@ -21,7 +21,7 @@ func TestConfig_defaultsAreDocumentedOnesAndValid(t *testing.T) {
 	want := breaker.Config{
 		FailureRate: 0.5, MinCalls: 20, ConsecutiveFailures: 5, Window: 30 * time.Second, SlowCallRate: 1,
 		OpenFor: 5 * time.Second, OpenMultiplier: 1.5, MaxOpenFor: 2 * time.Minute, OpenJitter: 0.2,
-		HalfOpenCalls: 3, HalfOpenConcurrent: 1, ProbeTimeout: 15 * time.Second, Throttled: breaker.ThrottledRate,
+		HalfOpenCalls: 3, HalfOpenConcurrent: 1, ProbeTimeout: 15 * time.Second, ProbePriority: breaker.ProbeHighest, Throttled: breaker.ThrottledRate,
 	}
 	if diff := cmp.Diff(want, breaker.Config{}.WithDefaults()); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)
@@ -51,7 +51,7 @@ func TestConfig_everyProblemIsReportedAtOnce(t *testing.T) {
 	got := problems(breaker.Config{
 		FailureRate: math.NaN(), MinCalls: -1, ConsecutiveFailures: -2, Window: time.Millisecond, WindowCalls: -1,
 		SlowCall: -1, SlowCallRate: 2, OpenFor: time.Millisecond, OpenMultiplier: 0.5, MaxOpenFor: 1, OpenJitter: 1.5,
-		HalfOpenCalls: -1, HalfOpenConcurrent: -1, ProbeTimeout: 1, Throttled: "maybe",
+		HalfOpenCalls: -1, HalfOpenConcurrent: -1, ProbeTimeout: 1, ProbePriority: "middle", Throttled: "maybe",
 	})
 	want := []string{
 		"failure_rate: NaN is not allowed, use 0.001 to 1",
@@ -68,6 +68,7 @@ func TestConfig_everyProblemIsReportedAtOnce(t *testing.T) {
 		"half_open_calls: -1 is not allowed, use 1 to 1000",
 		"half_open_concurrent: -1 is not allowed, use 1 to 1000",
 		"probe_timeout: 1ns is not allowed, use 100ms to 48h0m0s",
+		`probe_priority: "middle" is not allowed, use highest or lowest`,
 		`throttled: "maybe" is not allowed, use rate, failure or ignore`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

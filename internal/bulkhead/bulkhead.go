@@ -26,7 +26,9 @@
 //  5. No permit is lost and none is made: what was acquired is in flight until
 //     it is released.
 //  6. Taking and returning a permit that is free allocates nothing.
-//  7. A fair bulkhead gives the permits of one priority to the key that has had
+//  7. With the order turned round (SetOrder) all of this holds with the least
+//     important in place of the most important, and so on.
+//  8. A fair bulkhead gives the permits of one priority to the key that has had
 //     the least of them while somebody waited; see fair.go.
 //
 // To others it leaves: how many may wait and for how long, how much is to be
@@ -49,10 +51,11 @@ type Bulkhead struct {
 	mu       sync.Mutex // guards all below
 	limit    int
 	inFlight int
-	reserve  [priorities]int // permits to keep free of each priority; never falling
+	turned   bool            // the order is turned round
+	reserve  [priorities]int // permits to keep free of each priority; never falling in the order
 	// Whenever mu is free, somebody waits only if nothing is free for his
-	// priority. Since as much or less is reserved from the more important, who
-	// finds a free permit gets ahead of nobody but the less important.
+	// priority. Since as much or less is reserved from those before him in the
+	// order, who finds a free permit gets ahead of nobody but those behind.
 	waiting [priorities]line
 	shares  *shares // nil: not fair
 
@@ -125,12 +128,21 @@ func (b *Bulkhead) uncontested(priority int) bool {
 	if !b.free(priority) {
 		return false
 	}
-	for p := priority + 1; p < priorities; p++ {
+	for p := range b.waiting { // who comes before in the order, or is the same, does not wait
 		if b.waiting[p].length > 0 {
 			return false
 		}
 	}
 	return true
+}
+
+// at is the priority at a place in the order, and the place of a priority. The
+// caller holds mu.
+func (b *Bulkhead) at(place int) int {
+	if b.turned {
+		return priorities - 1 - place
+	}
+	return place
 }
 
 // await waits until w has a permit or ctx ends.
@@ -243,18 +255,22 @@ func (b *Bulkhead) SetLimit(limit int) {
 	b.grant()
 }
 
-// SetReserve changes how many permits are kept free of each priority. Less
-// wakes those who wait; more lets those in flight go on. It never blocks. It
-// panics if something is negative, or if less is kept free of a priority than
-// of a more important one.
-func (b *Bulkhead) SetReserve(reserve [priorities]int) {
-	if reserve[0] < 0 || !slices.IsSorted(reserve[:]) {
+// SetOrder changes how many permits are kept free of each priority, and whether
+// the order is turned round: the least important first. Less wakes those who
+// wait; more lets those in flight go on. It never blocks. It panics if something
+// is negative, or if less is kept free of a priority than of one before it.
+func (b *Bulkhead) SetOrder(reserve [priorities]int, turned bool) {
+	inOrder := reserve
+	if turned {
+		slices.Reverse(inOrder[:])
+	}
+	if inOrder[0] < 0 || !slices.IsSorted(inOrder[:]) {
 		panic(fmt.Sprintf("bulkhead: reserve %v, want 0 or more and never falling", reserve))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.reserve != reserve {
-		b.reserve = reserve
+	if b.reserve != reserve || b.turned != turned {
+		b.reserve, b.turned = reserve, turned
 		b.grant()
 	}
 }
@@ -271,16 +287,17 @@ func (b *Bulkhead) grant() {
 // next is the priority whose turn it is, -1 if nobody may start. The caller
 // holds mu, and grants.
 func (b *Bulkhead) next() int {
-	first := 0
-	for first < priorities && (b.waiting[first].length == 0 || !b.free(first)) {
-		first++
+	place := 0
+	for place < priorities && (b.waiting[b.at(place)].length == 0 || !b.free(b.at(place))) {
+		place++
 	}
-	if first == priorities {
+	if place == priorities {
 		return -1
 	}
+	first := b.at(place)
 	most := first
-	for p := first + 1; p < priorities; p++ {
-		if b.waiting[p].length > 0 {
+	for place++; place < priorities; place++ {
+		if p := b.at(place); b.waiting[p].length > 0 {
 			b.passed[p]++
 			if most == first || b.passed[p] >= b.passed[most] {
 				most = p

@@ -31,6 +31,7 @@ type client struct {
 type model struct {
 	limit, inFlight int
 	reserve         [4]int
+	turned          bool
 	waiting         []*client
 	contested       int
 	passed          [4]int
@@ -38,7 +39,11 @@ type model struct {
 
 func (m *model) serve() {
 	slices.SortFunc(m.waiting, func(a, b *client) int {
-		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.id, b.id))
+		byPriority := cmp.Compare(a.priority, b.priority)
+		if m.turned {
+			byPriority = -byPriority
+		}
+		return cmp.Or(byPriority, cmp.Compare(a.id, b.id))
 	})
 	for len(m.waiting) > 0 && m.free(m.waiting[0].priority) {
 		c := m.next()
@@ -62,8 +67,12 @@ func (m *model) next() *client {
 		return first
 	}
 	var most *client
-	for _, p := range slices.Sorted(maps.Keys(heads)) {
-		if p > first.priority {
+	order := slices.Sorted(maps.Keys(heads))
+	if m.turned {
+		slices.Reverse(order)
+	}
+	for _, p := range order {
+		if p != first.priority {
 			m.passed[p]++
 			if most == nil || m.passed[p] >= m.passed[most.priority] {
 				most = heads[p]
@@ -137,10 +146,10 @@ func (w *world) setLimit(n int) {
 	w.real.SetLimit(n)
 }
 
-func (w *world) setReserve(r [4]int) {
-	w.model.reserve = r
+func (w *world) setOrder(r [4]int, turned bool) {
+	w.model.reserve, w.model.turned = r, turned
 	w.model.serve()
-	w.real.SetReserve(r)
+	w.real.SetOrder(r, turned)
 }
 
 // check compares every client, so also that each waiter ends exactly once.
@@ -192,13 +201,17 @@ func TestInvariants23to25_bulkheadIsASortedSlice(t *testing.T) {
 				},
 				"release":   func(*rapid.T) { w.release() },
 				"set limit": func(r *rapid.T) { w.setLimit(rapid.IntRange(0, 6).Draw(r, "limit")) },
-				"set reserve": func(r *rapid.T) {
+				"set order": func(r *rapid.T) {
 					var reserve [4]int
 					for p, least := 1, 0; p < 4; p++ {
 						least += rapid.IntRange(0, 2).Draw(r, "more")
 						reserve[p] = least
 					}
-					w.setReserve(reserve)
+					turned := rapid.Bool().Draw(r, "turned")
+					if turned {
+						slices.Reverse(reserve[:])
+					}
+					w.setOrder(reserve, turned)
 				},
 				"many come and go": func(r *rapid.T) { // so that everybody gets a turn
 					for range rapid.IntRange(1, 50).Draw(r, "jobs") {

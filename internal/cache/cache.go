@@ -57,7 +57,7 @@ type Cache struct {
 	entries map[Key]*list.Element
 	recent  list.List // of *entry, the most recently used first
 	bytes   int64
-	evicted uint64
+	counts  Counts
 }
 
 // New returns an empty cache. The config must be valid, with its defaults.
@@ -85,7 +85,7 @@ func (c *Cache) Put(k Key, r *job.Reply, now time.Time) {
 	c.bytes += e.size
 	for c.recent.Len() > c.cfg.MaxEntries || c.bytes > c.cfg.MaxBytes {
 		c.remove(c.recent.Back())
-		c.evicted++
+		c.counts.Evicted++
 	}
 }
 
@@ -95,13 +95,16 @@ func (c *Cache) Get(k Key, now time.Time, oldest time.Duration) (r *job.Reply, a
 	defer c.mu.Unlock()
 	element, ok := c.entries[k]
 	if !ok {
+		c.counts.Misses++
 		return nil, 0, false
 	}
 	e := element.Value.(*entry)
 	age = max(0, now.Sub(e.at))
 	if age > oldest {
+		c.counts.Stale++
 		return nil, 0, false // it stays: another may want it all the same
 	}
+	c.counts.Hits++
 	c.recent.MoveToFront(element)
 	return e.reply, age, true
 }
@@ -113,17 +116,25 @@ func (c *Cache) remove(element *list.Element) {
 	c.bytes -= e.size
 }
 
+// Counts of what was asked of a cache since the start.
+type Counts struct {
+	// Hits: a reply was given. Misses: none was kept. Stale: it was older than
+	// the asker wants.
+	Hits, Misses, Stale uint64
+	// Evicted entries, for want of room.
+	Evicted uint64
+}
+
 // Stats of a cache at one instant.
 type Stats struct {
 	Entries int
 	Bytes   int64
-	// Evicted entries since the start, for want of room.
-	Evicted uint64
+	Counts
 }
 
 // Stats may be called from any goroutine.
 func (c *Cache) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Stats{Entries: c.recent.Len(), Bytes: c.bytes, Evicted: c.evicted}
+	return Stats{Entries: c.recent.Len(), Bytes: c.bytes, Counts: c.counts}
 }

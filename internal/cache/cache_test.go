@@ -33,6 +33,9 @@ func TestCache_givesTheLatestReplyThatIsYoungEnough(t *testing.T) {
 	if _, _, ok := c.Get(key("b"), at(0), time.Minute); ok {
 		t.Error("a reply to something else was given")
 	}
+	if got, want := c.Stats(), (cache.Stats{Entries: 1, Bytes: c.Stats().Bytes, Counts: cache.Counts{Hits: 1, Misses: 1, Stale: 1}}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
 }
 
 func TestCache_whatIsCutOffOrTooLargeReplacesNothingByItself(t *testing.T) {
@@ -67,7 +70,7 @@ func TestKeyOf_dividesItsParts(t *testing.T) {
 func TestCache_isBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := cache.Config{MaxEntries: rapid.IntRange(1, 8).Draw(t, "entries"), MaxBytes: 64 << 10, MaxEntry: int64(rapid.IntRange(1, 40<<10).Draw(t, "entry"))}
-		c, model := cache.New(cfg), map[string][]byte{}
+		c, model, asked := cache.New(cfg), map[string][]byte{}, uint64(0)
 		for n := range rapid.IntRange(1, 100).Draw(t, "steps") {
 			name := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}).Draw(t, "key")
 			now := at(time.Duration(n) * time.Second)
@@ -76,11 +79,19 @@ func TestCache_isBounded(t *testing.T) {
 				c.Put(key(name), &job.Reply{Body: body}, now)
 				model[name] = bytes.Clone(body)
 				_, _, kept := c.Get(key(name), now, 0)
+				asked++
 				if fits := int64(len(body)) <= cfg.MaxEntry; kept != fits {
 					t.Fatalf("%d bytes: kept %v, want %v", len(body), kept, fits)
 				}
-			} else if r, _, ok := c.Get(key(name), now, time.Hour); ok && !bytes.Equal(r.Body, model[name]) {
-				t.Fatalf("%s is not what was put", name)
+			} else {
+				r, _, ok := c.Get(key(name), now, time.Hour)
+				asked++
+				if ok && !bytes.Equal(r.Body, model[name]) {
+					t.Fatalf("%s is not what was put", name)
+				}
+			}
+			if s := c.Stats(); s.Hits+s.Misses+s.Stale != asked {
+				t.Fatalf("%+v: asked %d times", s, asked)
 			}
 			if s := c.Stats(); s.Entries > cfg.MaxEntries || s.Bytes > cfg.MaxBytes || s.Bytes < 0 || s.Entries == 0 && s.Bytes != 0 {
 				t.Fatalf("%+v is out of bounds", s)

@@ -1,10 +1,14 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v4"
 
 	"github.com/workerd/workerd/internal/config"
 )
@@ -47,4 +51,54 @@ func examples(file, text string) map[string]string {
 		found[file+"#"+string(rune('1'+n))] = body
 	}
 	return found
+}
+
+// TestDocs_defaultsAreThoseOfTheCode reads the tables of keys and defaults in
+// docs/resilience.md and compares them with what a configuration that says
+// nothing comes to.
+func TestDocs_defaultsAreThoseOfTheCode(t *testing.T) {
+	file, problems := config.Load("all.yaml", []byte(`
+streams: {JOBS: {subjects: ["jobs.>"]}, PARKED: {subjects: ["parked.>"]}}
+targets:
+  t: {http: {url: "http://127.0.0.1:1/"}, probe: /healthz, idempotent: true, hedge: {}, fallback: [{publish: parked.a}], degrade_when: {unhealthy: 3}}
+pools:
+  p: {target: t, stream: JOBS, subjects: {normal: [jobs.b], low: [jobs.c]}, priorities: {normal: {}, low: {}}, fairness: {by: key}}
+  q: {target: t, core: {subject: rpc.a}}
+`), func(string) (string, bool) { return "", false })
+	if file == nil {
+		t.Fatal(problems)
+	}
+	var all map[string]any
+	if err := yaml.Unmarshal([]byte(config.Show(file, false)), &all); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../docs/resilience.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| ([^ |]+) \\| [^|]+ \\|$").FindAllStringSubmatch(string(text), -1) {
+		compared++
+		if got := value(all, m[1]); got != m[2] {
+			t.Errorf("%s: the page says %s, the code %q", m[1], m[2], got)
+		}
+	}
+	if rows := strings.Count(string(text), "| key | default | why |"); rows < 10 || compared < 5*rows/2 {
+		t.Errorf("%d defaults in %d tables: some were not found", compared, rows)
+	}
+}
+
+// value of a key of a target, of a pool or of the file, as text.
+func value(all map[string]any, key string) string {
+	for _, prefix := range []string{"targets.t.", "pools.p.", "pools.q.", ""} {
+		var at any = all
+		for part := range strings.SplitSeq(prefix+key, ".") {
+			inside, _ := at.(map[string]any)
+			at = inside[part]
+		}
+		if at != nil {
+			return fmt.Sprint(at)
+		}
+	}
+	return ""
 }

@@ -90,6 +90,10 @@ type TargetConfig struct {
 	// order until one of the steps has done it. At most 8. Default: the job
 	// waits or is tried again.
 	Fallback []fallback.Step `yaml:"fallback"`
+	// DegradeWhen leads all jobs straight to the fallback while the target is not
+	// well, without calling it. Default: off, as `workerd degrade` and an open
+	// breaker do.
+	DegradeWhen *fallback.When `yaml:"degrade_when"`
 }
 
 // DrainConfig says how workerd stops after SIGTERM.
@@ -185,6 +189,10 @@ func (c TargetConfig) WithDefaults() TargetConfig {
 	for i, s := range c.Fallback {
 		c.Fallback[i] = s.WithDefaults()
 	}
+	if c.DegradeWhen != nil {
+		w := c.DegradeWhen.WithDefaults()
+		c.DegradeWhen = &w
+	}
 	return c
 }
 
@@ -239,6 +247,21 @@ func (c TargetConfig) Validate(problem func(field, message string)) {
 	}
 	if len(c.Fallback) > fallback.MaxSteps {
 		problem("fallback", fmt.Sprintf("%d steps are not allowed, use at most %d", len(c.Fallback), fallback.MaxSteps))
+	}
+	c.validateDegradeWhen(problem)
+}
+
+func (c TargetConfig) validateDegradeWhen(problem func(field, message string)) {
+	w := c.DegradeWhen
+	if w == nil {
+		return
+	}
+	w.Validate(prefixed(problem, "degrade_when"))
+	if !fallback.CanStandIn(c.Fallback) {
+		problem("degrade_when", "leads nowhere: fallback has no step for a target that is not called (on: [open]); add one")
+	}
+	if w.Unhealthy > 0 && c.Probe == nil {
+		problem("degrade_when.unhealthy", "counts health checks, and there are none; say which path is asked for, for example probe: /healthz")
 	}
 }
 

@@ -12,3 +12,8 @@ func Permissions(nats queue.Config, cfg Config, pools []string) []queue.Permissi
 	}
 	return all
 }
+
+// ShelfPermission is what it takes to park the jobs of a target.
+func ShelfPermission(target, subject string) queue.Permission {
+	return queue.PublishPermission(subject, "park jobs of target "+target, queue.Required)
+}

@@ -5,65 +5,115 @@ import (
 	"time"
 )
 
+// By says who leads the jobs of a target straight to its fallback.
+type By string
+
+// All who may. Where two hold for the same time, the one named first is shown.
+const (
+	// ByOperator: somebody said so.
+	ByOperator By = "operator"
+	// ByHealth: the target's health checks are not good.
+	ByHealth By = "health"
+	// ByRate: too many of the jobs needed the fallback anyway.
+	ByRate By = "fallback_rate"
+)
+
+func everybody() [3]By { return [...]By{ByOperator, ByHealth, ByRate} }
+
 // Switch leads the jobs of a target straight to its fallback, as if its breaker
-// were open, because an operator said so. Any goroutine may use it.
+// were open. Each who may has a say of its own, and it is on as long as any of
+// them holds it. Any goroutine may use it.
+//
+//	     Degrade             from                 until, Resume
+//	off ─────────► (planned) ─────► on by … and … ──────────────► off
 type Switch struct {
 	mu      sync.Mutex // guards all below
-	on      bool
-	since   time.Time
-	until   time.Time // zero: until it is resumed
-	note    string
+	holds   map[By]hold
 	changed chan struct{}
+}
+
+// hold is what one of them has said: from then until then, for ever if that is zero.
+type hold struct {
+	from, until time.Time
+	note        string
+}
+
+func (h hold) holds(now time.Time) bool { return !h.from.After(now) && !h.over(now) }
+func (h hold) over(now time.Time) bool  { return !h.until.IsZero() && !now.Before(h.until) }
+
+// outlasts tells whether it ends later than another.
+func (h hold) outlasts(other hold) bool {
+	return !other.until.IsZero() && (h.until.IsZero() || h.until.After(other.until))
 }
 
 // State of a switch at one instant.
 type State struct {
 	// On: the target is not called.
 	On bool
-	// Since when, and Until when; a zero Until: until somebody resumes it.
+	// By whom it is held longest, or if it is off will be; what follows is of that.
+	By By
+	// Since when, zero if it is off, and Until when; a zero Until: until Resume.
 	Since, Until time.Time
-	// Note the operator left.
+	// Note for people: why.
 	Note string
+	// Planned is when it is to be turned on, zero if it is on or no plan is made.
+	Planned time.Time
 }
 
 // NewSwitch returns one that is off.
-func NewSwitch() *Switch { return &Switch{changed: make(chan struct{})} }
+func NewSwitch() *Switch {
+	return &Switch{holds: map[By]hold{}, changed: make(chan struct{})}
+}
 
-// Degrade turns it on at now until then, or until Resume if until is zero. A
-// switch that is on already gets the new end and note.
-func (s *Switch) Degrade(now, until time.Time, note string) {
+// Degrade turns it on from then until then, or until Resume if until is zero.
+// Who holds it already, or has planned to, says it anew: only since when stays.
+func (s *Switch) Degrade(by By, from, until time.Time, note string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.holds(now) {
-		s.since = now
+	if old, ok := s.holds[by]; ok && old.holds(from) {
+		from = old.from
 	}
-	s.on, s.until, s.note = true, until, note
+	s.holds[by] = hold{from, until, note}
 	s.tell()
 }
 
-// Resume turns it off.
-func (s *Switch) Resume() {
+// Resume ends what one of them holds or has planned.
+func (s *Switch) Resume(by By) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.on = false
-	s.tell()
+	if _, ok := s.holds[by]; ok {
+		delete(s.holds, by)
+		s.tell()
+	}
 }
 
-// State at now. The zero State if it is off.
-func (s *Switch) State(now time.Time) State {
+// State at now.
+func (s *Switch) State(now time.Time) (state State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.holds(now) {
+	if len(s.holds) == 0 { // as nearly always, and every call asks
 		return State{}
 	}
-	return State{On: true, Since: s.since, Until: s.until, Note: s.note}
+	var longest, plan hold
+	for _, by := range everybody() {
+		h, ok := s.holds[by]
+		switch {
+		case !ok || h.over(now):
+		case !h.holds(now):
+			plan = h
+		case !state.On || h.outlasts(longest):
+			longest = h
+			state = State{On: true, By: by, Since: h.from, Until: h.until, Note: h.note}
+		}
+	}
+	if !state.On && !plan.from.IsZero() { // only operators plan
+		return State{By: ByOperator, Until: plan.until, Note: plan.note, Planned: plan.from}
+	}
+	return state
 }
 
-func (s *Switch) holds(now time.Time) bool {
-	return s.on && (s.until.IsZero() || now.Before(s.until))
-}
-
-// Changed is closed when somebody turns it on or off.
+// Changed is closed when it is turned on or off, or that is planned. Nobody is
+// told of what time does: see State.Until.
 func (s *Switch) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()

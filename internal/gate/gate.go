@@ -27,10 +27,15 @@ import (
 func open() pool.Hold { return pool.Hold{Credit: pool.Unlimited} }
 
 // Breaker holds a pool while the breaker of its target is open, and lets the
-// probes through while it is half open.
-func Breaker(b *breaker.Breaker) pool.Gate { return breakerGate{b} }
+// probes through while it is half open: jobs of that priority first.
+func Breaker(b *breaker.Breaker, probes breaker.ProbePriority) pool.Gate {
+	return breakerGate{b, probes == breaker.ProbeLowest}
+}
 
-type breakerGate struct{ b *breaker.Breaker }
+type breakerGate struct {
+	b      *breaker.Breaker
+	lowest bool
+}
 
 // Credit implements pool.Gate.
 func (g breakerGate) Credit(now time.Time, _ int) pool.Hold {
@@ -38,7 +43,7 @@ func (g breakerGate) Credit(now time.Time, _ int) pool.Hold {
 	if n == pool.Unlimited {
 		return open()
 	}
-	return pool.Hold{Credit: n, Reason: string(job.BreakerOpen), Until: until}
+	return pool.Hold{Credit: n, Reason: string(job.BreakerOpen), Until: until, LowestFirst: g.lowest}
 }
 
 // Changed implements pool.Gate.

@@ -34,7 +34,7 @@ func unlimited() pool.Hold { return pool.Hold{Credit: pool.Unlimited} }
 
 func TestBreaker_openHoldsAndHalfOpenLetsProbesThrough(t *testing.T) {
 	b := breaker.New(breaker.Config{ConsecutiveFailures: 1, OpenFor: time.Second, OpenJitter: -1}.WithDefaults(), nil)
-	g := gate.Breaker(b)
+	g := gate.Breaker(b, breaker.ProbeHighest)
 	wants(t, g, at(0), 3, unlimited())
 	p, err := b.Acquire(at(0))
 	if err != nil {

@@ -104,7 +104,7 @@ func TestDegraded_holdsUntilItsEnd(t *testing.T) {
 	g := gate.Degraded(s)
 	wants(t, g, at(0), 0, pool.Hold{Credit: pool.Unlimited})
 	changed := g.Changed()
-	s.Degrade(at(0), at(time.Second), "deploy")
+	s.Degrade(fallback.ByOperator, at(0), at(time.Second), "deploy")
 	select {
 	case <-changed:
 	default:

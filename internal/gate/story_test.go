@@ -241,6 +241,7 @@ type lane struct {
 	retry   *retry.Loop
 	opened  atomic.Int64
 	wait    time.Duration // longest the breaker stays open
+	probes  breaker.ProbePriority
 }
 
 func newLane(concurrency int, cfg limiter.Config, rate limiter.Rate) *lane {
@@ -284,7 +285,7 @@ func (l *lane) work(s *stream, concurrency int) *worker {
 		}}, pipeline.Deps{Target: l.service, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry, OnTry: func(pipeline.Try) {}}),
 		DeadLetters: letters{}, Ledger: w.ledger,
 		Gates: []pool.Gate{
-			gate.Breaker(l.breaker), gate.Limiter(l.limiter), gate.Valve(w.valve),
+			gate.Breaker(l.breaker, l.probes), gate.Limiter(l.limiter), gate.Valve(w.valve),
 			gate.Pressure(pressure.New(pressure.Config{}.WithDefaults()), concurrency), gate.NewPause(),
 		},
 		Shares: shed.Config{}.WithDefaults().For([]job.Priority{job.Normal}),
@@ -484,8 +485,9 @@ func TestRecovery_callsAtOnceFollowTheRamp(t *testing.T) {
 		shared.mu.Unlock()
 		shared.does(fine(50 * time.Millisecond))
 		recovered := time.Now()
-		// Each ramp step lasts 200 ms at least; look just before the steps change.
-		for limit := 1; limit <= concurrency; limit *= 2 {
+		// Each step of the ramp lasts 100 ms at least, and its first was over before
+		// the breaker closed: three probes take 150 ms.
+		for limit := 2; limit <= concurrency; limit *= 2 {
 			for len(closed) == 0 {
 				time.Sleep(10 * time.Millisecond)
 				for _, l := range lanes {
@@ -502,13 +504,13 @@ func TestRecovery_callsAtOnceFollowTheRamp(t *testing.T) {
 					t.Errorf("%d calls at once while the ramp allows %d", s.InFlight, limit)
 				}
 			}
-			time.Sleep(199 * time.Millisecond)
+			time.Sleep(99 * time.Millisecond)
 		}
 		shared.mu.Lock()
-		first := slices.IndexFunc(shared.began, func(at time.Time) bool { return at.After(closed[0].Add(400 * time.Millisecond)) })
+		first := slices.IndexFunc(shared.began, func(at time.Time) bool { return at.After(closed[0].Add(200 * time.Millisecond)) })
 		shared.mu.Unlock()
-		if first > 2*(1+2+4)*replicas*10 {
-			t.Errorf("%d calls within 400 ms of the recovery", first)
+		if first > 2*(1+2+4)*replicas {
+			t.Errorf("%d calls within 200 ms of the recovery", first)
 		}
 		time.Sleep(5 * time.Minute)
 		for i, w := range pools {

@@ -14,7 +14,8 @@ const (
 	backoff       = 0.7  // of the limit, when the target is overloaded
 	timedOutShare = 0.05 // of the calls, from which on it is
 	refusedShare  = 0.01 // the same for throttled ones: a target that refuses one tenant is not overloaded
-	growthShare   = 0.05 // of the limit, by which aimd rises at least
+	growthShare   = 0.05 // of the limit, by which aimd rises at least where it has not been too much
+	returnShare   = 0.25 // of the way back to where it was too much last
 	minSamples    = 10   // aimd: calls in a window that may raise the limit
 	minGradient   = 50   // gradient: calls in a window that may move it
 	tolerance     = 1.5  // gradient: how much longer than usual calls may take
@@ -30,6 +31,7 @@ type adaptive struct {
 	min, max float64
 	limit    float64
 	proven   float64 // the last limit that was used and not too much; see restore
+	knee     float64 // the last limit that was too much; 0: none was
 	window   window
 	recent   []time.Duration // gradient: p90 of the last few windows
 	usual    time.Duration   // gradient: what a call usually takes; 0: not known
@@ -38,6 +40,7 @@ type adaptive struct {
 // window is what was seen since it began.
 type window struct {
 	began     time.Time
+	before    int // calls of the window before
 	calls     int // that ended with what says something
 	timedOut  int // among them
 	throttled int // among them
@@ -92,8 +95,13 @@ func (w *window) length() time.Duration {
 	return min(max(minWindow, 2*w.took.quantile(0.5)), maxWindow)
 }
 
+// refuses tells whether more were throttled than a target may that is not
+// overloaded: its share, and two standard deviations for chance. It is asked in
+// the middle of a window, too, when one is a large share of the few calls so
+// far; so there are held to be as many as before.
 func (w *window) refuses() bool {
-	return w.throttled > 0 && float64(w.throttled) >= refusedShare*float64(w.calls)
+	usual := refusedShare * float64(max(w.calls, w.before))
+	return w.throttled > 0 && float64(w.throttled) >= usual+2*math.Sqrt(usual)
 }
 
 func (w *window) overloaded() bool {
@@ -105,25 +113,37 @@ func (a *adaptive) roll(now time.Time) {
 	w := &a.window
 	used := 2*w.most >= a.now()
 	switch {
-	case w.overloaded():
+	case w.decreased || w.overloaded():
 		a.decrease()
 	case a.mode == AIMD && used && w.calls >= minSamples:
-		a.set(a.limit + max(1, math.Floor(growthShare*a.limit)))
+		a.set(a.limit + a.growth())
 		a.proven = a.limit
 	case a.mode == Gradient && w.calls >= minGradient:
 		a.follow(w.took.quantile(0.9), used)
 	case a.mode == Gradient && now.Sub(w.began) < maxWindow:
 		return // too few to tell: the window lasts longer
 	}
-	*w = window{began: now}
+	*w = window{began: now, before: w.calls}
 }
 
 // decrease lowers the limit, once per window.
 func (a *adaptive) decrease() {
 	if !a.window.decreased {
 		a.window.decreased = true
+		a.knee = a.limit
 		a.set(math.Floor(backoff * a.limit))
 	}
+}
+
+// growth of the limit in a window, for aimd. Back to where it was too much last
+// it goes fast at first and then slowly, so that it spends most of its time just
+// below; from there on it looks for what may have become possible, ever faster.
+func (a *adaptive) growth() float64 {
+	step := growthShare * a.limit
+	if a.limit < a.knee {
+		step = returnShare * (a.knee - a.limit)
+	}
+	return max(1, math.Floor(step))
 }
 
 // follow moves the limit by how long calls take now and usually.
@@ -158,5 +178,8 @@ func (a *adaptive) restore(now time.Time) {
 	a.limit, a.proven = max(a.limit, a.proven), a.limit
 	a.window = window{began: now}
 }
+
+// restorable is the limit that restore would make of this one.
+func (a *adaptive) restorable() int { return int(max(a.limit, a.proven)) }
 
 func (a *adaptive) set(limit float64) { a.limit = min(max(limit, a.min), a.max) }

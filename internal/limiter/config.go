@@ -19,7 +19,7 @@ type Config struct {
 	Max int `yaml:"max"`
 	// RampInterval is the least time between two steps (1, 2, 4, … calls at
 	// once) after an outage; each also takes as many calls as the step before
-	// allowed at once. 1ms (next to no ramp) to 1m. Default: 200ms.
+	// allowed at once. 1ms (next to no ramp) to 1m. Default: 100ms.
 	RampInterval time.Duration `yaml:"ramp_interval"`
 }
 
@@ -49,7 +49,7 @@ type Rate struct {
 func (c Config) WithDefaults() Config {
 	setDefault(&c.Limit, AIMD)
 	setDefault(&c.Min, 1)
-	setDefault(&c.RampInterval, 200*time.Millisecond)
+	setDefault(&c.RampInterval, 100*time.Millisecond)
 	return c
 }
 

@@ -144,7 +144,7 @@ func (s *Seat) Done(now time.Time, load Load) {
 	}
 	l.adaptive.ended(now, load, now.Sub(s.began))
 	l.stall.ended(now, load, now.Sub(s.began))
-	if l.ramp.ended(now, load, l.adaptive.now()) && l.outage {
+	if l.ramp.ended(now, load, l.rampEnd()) && l.outage {
 		l.outage = false
 		l.adaptive.restore(now)
 	}
@@ -171,7 +171,7 @@ func (l *Limiter) credit(now time.Time) (n int, reason Reason, until time.Time) 
 		return 0, Silent, until
 	}
 	if l.inFlight == 0 {
-		l.ramp.idle(now, l.adaptive.now())
+		l.ramp.idle(now, l.rampEnd())
 	}
 	n, reason = l.room()
 	if n > 1 && l.stall.silent(now, l.inFlight) {
@@ -192,6 +192,16 @@ func (l *Limiter) credit(now time.Time) (n int, reason Reason, until time.Time) 
 	}
 	wait := time.Duration(math.Ceil((1 - tokens) / float64(l.rate.Limit()) * float64(time.Second)))
 	return 0, TooMany, now.Add(max(time.Millisecond, wait))
+}
+
+// rampEnd is where the ramp leads: to the limit, or to the one that is restored
+// when an outage turns out to be over. What timeouts have left of it meanwhile
+// would be reached at once, and the ramp be off when the limit comes back.
+func (l *Limiter) rampEnd() int {
+	if l.outage {
+		return l.adaptive.restorable()
+	}
+	return l.adaptive.now()
 }
 
 // room is how many calls fit under limit and ramp. A limit that the pools
@@ -266,7 +276,7 @@ func (l *Limiter) Stats(now time.Time) Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.inFlight == 0 {
-		l.ramp.idle(now, l.adaptive.now())
+		l.ramp.idle(now, l.rampEnd())
 	}
 	s := Stats{Limit: l.adaptive.now(), Max: int(l.adaptive.max), InFlight: l.inFlight, Silent: l.stall.silent(now, l.inFlight)}
 	if l.ramp.step > 0 && l.ramp.step < s.Limit {

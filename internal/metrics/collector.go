@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/cache"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/pool"
 )
@@ -25,6 +26,7 @@ type collector struct {
 	pool    poolDescs
 	queue   queueDescs
 	target  targetDescs
+	cache   cacheDescs
 }
 
 func newCollector(names Names) *collector {
@@ -34,7 +36,7 @@ func newCollector(names Names) *collector {
 	c := &collector{
 		names:   names,
 		build:   desc("build_info", "What this binary was built from.", "version", "revision", "goversion"),
-		process: newProcessDescs(), pool: newPoolDescs(), queue: newQueueDescs(), target: newTargetDescs(),
+		process: newProcessDescs(), pool: newPoolDescs(), queue: newQueueDescs(), target: newTargetDescs(), cache: newCacheDescs(),
 	}
 	c.sources.Store(&Sources{})
 	return c
@@ -61,6 +63,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, t := range c.names.Targets {
 		c.target.collect(out, t, s.Targets[t])
 	}
+	c.cache.collect(out, read(s.Cache))
 }
 
 // emitter sends values to a scrape.
@@ -199,7 +202,7 @@ func (d queueDescs) collect(out emitter, p PoolNames, consumers [job.Priorities]
 
 // targetDescs are the series of a target's guards.
 type targetDescs struct {
-	state, rejected, budget *prometheus.Desc
+	state, rejected, budget, degraded *prometheus.Desc
 }
 
 func newTargetDescs() targetDescs {
@@ -207,6 +210,7 @@ func newTargetDescs() targetDescs {
 		state:    desc("breaker_state", "1 for the state a breaker is in.", "target", "state"),
 		rejected: desc("breaker_rejected_total", "Calls a breaker did not permit.", "target"),
 		budget:   desc("retry_budget_ratio", "Retry budget left; 1 is full.", "target"),
+		degraded: desc("target_degraded", "1 while a target is not called and its jobs go straight to the fallback: by an operator, its health checks or the rate of fallbacks.", "target"),
 	}
 }
 
@@ -217,4 +221,28 @@ func (d targetDescs) collect(out emitter, name string, source func() Target) {
 	}
 	out.counter(d.rejected, t.Breaker.Rejected, name)
 	out.gauge(d.budget, t.RetryBudget, name)
+	out.flag(d.degraded, t.Degraded, name)
+}
+
+// cacheDescs are the series of the replies kept for fallbacks.
+type cacheDescs struct {
+	entries, bytes, requests, evictions *prometheus.Desc
+}
+
+func newCacheDescs() cacheDescs {
+	return cacheDescs{
+		entries:   desc("cache_entries", "Replies of targets that are kept for fallbacks."),
+		bytes:     desc("cache_bytes", "Memory that the kept replies take, about."),
+		requests:  desc("cache_requests_total", "Times a fallback asked for a kept reply. hit: it stood in for the target; miss: none was kept; stale: it was older than the step allows.", "result"),
+		evictions: desc("cache_evictions_total", "Kept replies given up for want of room."),
+	}
+}
+
+func (d cacheDescs) collect(out emitter, s cache.Stats) {
+	out.gauge(d.entries, float64(s.Entries))
+	out.gauge(d.bytes, float64(s.Bytes))
+	out.counter(d.requests, s.Hits, "hit")
+	out.counter(d.requests, s.Misses, "miss")
+	out.counter(d.requests, s.Stale, "stale")
+	out.counter(d.evictions, s.Evicted)
 }

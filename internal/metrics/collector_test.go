@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/cache"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/metrics"
 	"github.com/workerd/workerd/internal/pool"
@@ -91,8 +92,11 @@ func TestWatch_gaugesShowTheSnapshots(t *testing.T) {
 				},
 			}},
 			Targets: map[string]func() metrics.Target{"pdf": func() metrics.Target {
-				return metrics.Target{Breaker: breaker.Stats{State: breaker.Open, Rejected: 11}, RetryBudget: 0.25}
+				return metrics.Target{Breaker: breaker.Stats{State: breaker.Open, Rejected: 11}, RetryBudget: 0.25, Degraded: true}
 			}},
+			Cache: func() cache.Stats {
+				return cache.Stats{Entries: 12, Bytes: 3400, Counts: cache.Counts{Hits: 5, Misses: 6, Stale: 7, Evicted: 8}}
+			},
 			Conn: func() metrics.Conn {
 				return metrics.Conn{Connected: true, Reconnects: 2, Unsettled: 3, Resent: 4, Abandoned: 5}
 			},
@@ -121,6 +125,14 @@ func TestWatch_gaugesShowTheSnapshots(t *testing.T) {
 			`workerd_breaker_state{state="closed",target="pdf"}`:           0,
 			`workerd_breaker_rejected_total{target="pdf"}`:                 11,
 			`workerd_retry_budget_ratio{target="pdf"}`:                     0.25,
+			`workerd_target_degraded{target="pdf"}`:                        1,
+			`workerd_target_degraded{target="mailer"}`:                     0,
+			`workerd_cache_entries`:                                        12,
+			`workerd_cache_bytes`:                                          3400,
+			`workerd_cache_requests_total{result="hit"}`:                   5,
+			`workerd_cache_requests_total{result="miss"}`:                  6,
+			`workerd_cache_requests_total{result="stale"}`:                 7,
+			`workerd_cache_evictions_total`:                                8,
 			`workerd_nats_connected`:                                       1,
 			`workerd_nats_reconnects_total`:                                2,
 			`workerd_unsettled_acks`:                                       3,

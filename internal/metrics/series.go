@@ -85,7 +85,7 @@ type targetVecs struct {
 func newTargetVecs() targetVecs {
 	return targetVecs{
 		attempts:    prometheus.NewCounterVec(counter("target_attempts_total", "Calls made to a target, by how they ended."), []string{"target", "result"}),
-		probes:      prometheus.NewCounterVec(counter("probes_total", "Health checks made while a breaker was open, by how they ended; they are no calls of jobs."), []string{"target", "result"}),
+		probes:      prometheus.NewCounterVec(counter("probes_total", "Health checks made by workerd, by how they ended; they are no calls of jobs."), []string{"target", "result"}),
 		transitions: prometheus.NewCounterVec(counter("breaker_transitions_total", "Changes of a breaker's state, by the new one."), []string{"target", "to"}),
 		fallbacks:   prometheus.NewCounterVec(counter("fallbacks_total", "Steps of a target's fallback that were taken for a job it did not do."), []string{"target", "step", "result"}),
 		hedges:      prometheus.NewCounterVec(counter("hedges_total", "Calls that were not answered in time, by what came of making them a second time; denied: that was not done."), []string{"target", "result"}),

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/cache"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/pool"
 )
@@ -17,6 +18,8 @@ type Sources struct {
 	Consumers map[string][job.Priorities]func() Consumer
 	// Targets by name.
 	Targets map[string]func() Target
+	// Cache of the replies that fallbacks use.
+	Cache func() cache.Stats
 	// Conn is the connection to NATS.
 	Conn func() Conn
 	// Ready is what /readyz says.
@@ -49,6 +52,8 @@ type Consumer struct {
 // Target is the state of a target's guards.
 type Target struct {
 	Breaker breaker.Stats
+	// Degraded: it is not called, and its fallback does what there is to do.
+	Degraded bool
 	// RetryBudget left, 0 to 1. 1: full, or switched off.
 	RetryBudget float64
 }

@@ -200,25 +200,23 @@ func (p *Pipeline) step(s *Step, r fallback.Result) {
 	}
 }
 
-// degraded refuses the call if an operator has said that the target is not to
-// be called.
-func (p *Pipeline) degraded(now time.Time) error {
-	if p.deps.Degrade == nil {
+// degraded refuses the call while the target is not to be called.
+func (l *Lane) degraded(now time.Time) error {
+	if l.Degrade == nil {
 		return nil
 	}
-	s := p.deps.Degrade.State(now)
-	if !s.On {
-		return nil
+	if s := l.Degrade.State(now); s.On {
+		return &DegradedError{s}
 	}
-	return &DegradedError{s}
+	return nil
 }
 
-// DegradedError says that an operator does not want the target to be called.
+// DegradedError says that the target is not to be called.
 type DegradedError struct{ State fallback.State }
 
 // Error describes it for people.
 func (e *DegradedError) Error() string {
-	s := "the target is degraded by an operator"
+	s := "the target is degraded (" + string(e.State.By) + ")"
 	if e.State.Note != "" {
 		s += ": " + e.State.Note
 	}

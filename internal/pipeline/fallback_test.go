@@ -155,7 +155,7 @@ func TestFallback_oneThatCannotHelpNowIsNotAskedAgainAtOnce(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newChain(fails, bad, step)
 			c.parking = errors.New("no stream")
-			c.degrade.Degrade(time.Now(), time.Now().Add(10*time.Hour), "")
+			c.degrade.Degrade(fallback.ByOperator, time.Now(), time.Now().Add(10*time.Hour), "")
 			out := c.handle(t.Context(), "x")
 			if out.Action != job.Defer || out.Charged || out.After < 5*time.Second || out.After > time.Minute || out.Reason != job.Degraded {
 				t.Errorf("%s: got %+v, want given back with the backoff, uncharged", step.Kind(), out)
@@ -314,16 +314,16 @@ func TestFallback_degradeLeadsStraightToItUntilItsEnd(t *testing.T) {
 			}
 		}
 		wants("before", job.Primary)
-		c.degrade.Degrade(time.Now(), time.Now().Add(time.Minute), "deploy")
+		c.degrade.Degrade(fallback.ByOperator, time.Now(), time.Now().Add(time.Minute), "deploy")
 		wants("degraded", "alternate:other")
 		time.Sleep(59 * time.Second)
 		wants("nearly over", "alternate:other")
 		time.Sleep(time.Second)
 		wants("over", job.Primary)
-		c.degrade.Degrade(time.Now(), time.Time{}, "")
+		c.degrade.Degrade(fallback.ByOperator, time.Now(), time.Time{}, "")
 		time.Sleep(24 * time.Hour)
 		wants("until resumed", "alternate:other")
-		c.degrade.Resume()
+		c.degrade.Resume(fallback.ByOperator)
 		wants("resumed", job.Primary)
 		if s := c.primary.Stats(time.Now()); s.Rejected > 0 || s.State != breaker.Closed {
 			t.Errorf("the breaker had a part in it: %+v", s)

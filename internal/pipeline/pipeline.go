@@ -85,6 +85,9 @@ type Deps struct {
 	Degrade *fallback.Switch
 	// OnStep is called after every step, from the job's goroutine. It must not block.
 	OnStep func(StepDone)
+	// OnSaid is told what the target said last of each job that it was called
+	// for, before any step. It must not block; nil: nobody wants to know.
+	OnSaid func(job.Result)
 }
 
 // Lane is a target with what guards it, as seen by a call.
@@ -94,6 +97,9 @@ type Lane struct {
 	Breaker *breaker.Breaker
 	// Timeout of one call.
 	Timeout time.Duration
+	// Degrade is the switch that says that the target is not to be called; nil: it
+	// always may be.
+	Degrade *fallback.Switch
 	// OnTry is called after every call, OnHedge after every call that was late and
 	// might be hedged; see [Deps].
 	OnTry   func(Try)
@@ -113,7 +119,7 @@ type Pipeline struct {
 func New(cfg Config, deps Deps) *Pipeline {
 	p := &Pipeline{cfg: cfg, deps: deps, primary: &Lane{
 		Target: deps.Target, Limiter: deps.Limiter, Breaker: deps.Breaker, Timeout: cfg.Timeout, OnTry: deps.OnTry,
-		Hedge: deps.Hedge, OnHedge: deps.OnHedge,
+		Degrade: deps.Degrade, Hedge: deps.Hedge, OnHedge: deps.OnHedge,
 	}}
 	for i, s := range deps.Fallback {
 		if s.Kind() == fallback.Cached {
@@ -139,6 +145,9 @@ func (p *Pipeline) Handle(ctx context.Context, j *job.Job, before job.Record, dr
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.JobTimeout, job.ErrJobTimeout)
 	defer cancel()
 	_, a.stop, a.rest = p.deps.Retry.Do(ctx, draining, a.try)
+	if a.calls > 0 && p.deps.OnSaid != nil {
+		p.deps.OnSaid(a.last)
+	}
 	if out, done := a.instead(ctx, draining); done {
 		return out
 	}
@@ -178,12 +187,7 @@ func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
 	if n > 1 && !a.job.Deadline.IsZero() && time.Now().After(a.job.Deadline) {
 		return retry.Verdict{} // it expired between two calls; what the last one said stands
 	}
-	var r job.Result
-	if err := a.p.degraded(time.Now()); err != nil {
-		r = refusal(err)
-	} else {
-		r = a.call(ctx, a.p.primary, n)
-	}
+	r := a.call(ctx, a.p.primary, n)
 	if r.Class == job.Rejected {
 		// A refusal must not hide what the calls before it said.
 		if a.calls == 0 {
@@ -255,8 +259,12 @@ func (a *attempt) keep(l *Lane) (n int) {
 }
 
 // enter takes a seat of the limiter and a permit of the breaker, or says who
-// refuses; of both, the breaker. The caller returns seat and permit.
+// refuses: the switch, then the breaker, then the limiter. The caller returns seat
+// and permit.
 func (l *Lane) enter(now time.Time) (limiter.Seat, breaker.Permit, error) {
+	if err := l.degraded(now); err != nil {
+		return limiter.Seat{}, breaker.Permit{}, err
+	}
 	seat, err := l.Limiter.Acquire(now)
 	if err != nil {
 		if n, until := l.Breaker.Credit(now); n == 0 {
@@ -279,7 +287,7 @@ func spread(wait time.Duration, u float64) time.Duration {
 	return wait + time.Duration(u*float64(wait/10))
 }
 
-// refusal is the result of a call that limiter, breaker or operator did not permit.
+// refusal is the result of a call that switch, limiter or breaker did not permit.
 func refusal(err error) job.Result {
 	r := job.Result{Class: job.Rejected, Reason: job.BreakerOpen, Err: err}
 	if open, ok := errors.AsType[*breaker.OpenError](err); ok {

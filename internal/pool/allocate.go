@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"time"
 
 	"github.com/workerd/workerd/internal/job"
@@ -10,7 +11,10 @@ import (
 // reserved. The caller holds mu.
 func (p *Pool) request() {
 	now := time.Now()
-	p.reserve = p.deps.Shares.Reserve(p.limit, p.count)
+	p.reserve = [job.Priorities]int{}
+	if !p.hold.LowestFirst {
+		p.reserve = p.deps.Shares.Reserve(p.limit, p.count)
+	}
 	if !p.stopping && (p.hold.Credit > 0 || p.hold.Full) {
 		for priority, n := range allocate(p.allocation(now)) {
 			if n > 0 {
@@ -22,11 +26,11 @@ func (p *Pool) request() {
 			}
 		}
 	}
-	p.bulkhead.SetReserve(p.promised(now))
+	p.bulkhead.SetOrder(p.promised(now), p.hold.LowestFirst)
 }
 
 // promised is what is reserved, and what belongs to jobs on their way here:
-// nobody less important takes it from them. But while nothing runs and nobody
+// nobody who comes after them takes it from them. But while nothing runs and nobody
 // was asked for more, as those in hand fill the room, none of these is kept
 // from going on: nothing else would happen ever after. The caller holds mu.
 func (p *Pool) promised(now time.Time) [job.Priorities]int {
@@ -34,7 +38,7 @@ func (p *Pool) promised(now time.Time) [job.Priorities]int {
 		return p.reserve
 	}
 	reserve, coming := p.reserve, 0
-	for priority := range reserve {
+	for _, priority := range order(p.hold.LowestFirst) {
 		reserve[priority] += coming
 		coming += p.arriving[priority] + int(min(uint64(p.limit), p.known(priority, now)))
 	}
@@ -45,11 +49,15 @@ func (p *Pool) promised(now time.Time) [job.Priorities]int {
 // and that were asked for. After that somebody else has taken them.
 const stale = 250 * time.Millisecond
 
-// known is how many jobs are left in the stream of a priority. The caller
-// holds mu.
+// known is how many jobs are left in the stream of a priority. If the lowest is
+// to go first, nobody is thought to have none before it was silent when asked:
+// else who is heard of first would go first. The caller holds mu.
 func (p *Pool) known(priority int, now time.Time) uint64 {
-	if p.requested[priority] > 0 && now.Sub(p.heard[priority]) > stale {
+	switch {
+	case p.requested[priority] > 0 && now.Sub(p.heard[priority]) > stale:
 		return 0
+	case p.hold.LowestFirst && p.deps.Shares.PerMille[priority] > 0:
+		return math.MaxUint64
 	}
 	return p.backlog[priority]
 }
@@ -59,7 +67,7 @@ func (p *Pool) known(priority int, now time.Time) uint64 {
 func (p *Pool) allocation(now time.Time) allocation {
 	a := allocation{
 		room: p.limit + p.cfg.Prefetch, used: p.deps.Shares.PerMille, reserve: p.reserve,
-		held: p.count, requested: p.requested,
+		held: p.count, requested: p.requested, lowestFirst: p.hold.LowestFirst,
 	}
 	for priority, n := range p.running {
 		a.backlog[priority] = p.known(priority, now)
@@ -67,7 +75,8 @@ func (p *Pool) allocation(now time.Time) allocation {
 		a.promoted[priority] = p.backlog[priority] > 0 && aged(p.oldest[priority], p.promoteAfter[priority], now)
 	}
 	// A probe is exact: what comes too much would wait for its result.
-	if p.hold.Credit < Unlimited && !p.hold.Full {
+	if p.hold.Credit < Unlimited && !p.hold.Full || p.hold.LowestFirst {
+		a.room = p.limit
 		return a
 	}
 	if p.deps.Shares.Used() > 1 {
@@ -107,6 +116,8 @@ type allocation struct {
 	doorstep [job.Priorities]int // jobs that may wait although there is no room
 	used     [job.Priorities]int // not 0 for a priority in use
 	reserve  [job.Priorities]int // room to be left free of each
+	// lowestFirst: the least important go first, whoever is promoted.
+	lowestFirst bool
 	// promoted: its oldest jobs count as of the priority above.
 	promoted                 [job.Priorities]bool
 	held, waiting, requested [job.Priorities]int
@@ -138,7 +149,7 @@ func allocate(a allocation) [job.Priorities]int {
 		if a.used[priority] == 0 {
 			continue
 		}
-		free -= a.waiting[priority] // those of the less important are in nobody's way
+		free -= a.waiting[priority] // those that come later are in nobody's way
 		may := max(0, free-a.reserveOf(priority))
 		want := min(may, max(1, free/used))
 		if left := a.backlog[priority]; left > 0 {
@@ -151,11 +162,19 @@ func allocate(a allocation) [job.Priorities]int {
 	return ask
 }
 
+// order of the priorities, by importance.
+func order(lowestFirst bool) [job.Priorities]int {
+	if lowestFirst {
+		return [job.Priorities]int{3, 2, 1, 0}
+	}
+	return [job.Priorities]int{0, 1, 2, 3}
+}
+
 // order is the order in which the priorities are served: by importance, but a
 // promoted one goes before the one above while it has less in hand.
 func (a allocation) order() [job.Priorities]int {
-	order := [job.Priorities]int{0, 1, 2, 3}
-	for p := 1; p < len(order); p++ {
+	order := order(a.lowestFirst)
+	for p := 1; !a.lowestFirst && p < len(order); p++ {
 		if a.promoted[p] && a.held[p] < a.held[p-1] {
 			order[p-1], order[p] = order[p], order[p-1]
 		}

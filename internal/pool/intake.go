@@ -92,12 +92,13 @@ func (p *Pool) watchClock(ctx context.Context) {
 	}
 }
 
-// refresh asks again if a priority waits for what it was told of.
+// refresh asks again if a priority waits for what it was told of, or what is
+// presumed.
 func (p *Pool) refresh() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for priority, n := range p.requested {
-		if n > 0 && p.backlog[priority] > 0 {
+		if n > 0 && (p.backlog[priority] > 0 || p.hold.LowestFirst) {
 			p.request()
 			return
 		}
@@ -132,11 +133,15 @@ func (p *Pool) regulate(now time.Time) {
 func (p *Pool) strictest(now time.Time) (hold Hold, inFlight int) {
 	inFlight = p.bulkhead.Stats().InFlight
 	hold = Hold{Credit: Unlimited}
+	lowest := false
 	for _, g := range p.deps.Gates {
-		if h := g.Credit(now, inFlight); h.stricter(hold) {
+		h := g.Credit(now, inFlight)
+		lowest = lowest || h.LowestFirst // whichever decides
+		if h.stricter(hold) {
 			hold = h
 		}
 	}
+	hold.LowestFirst = lowest
 	return hold, inFlight
 }
 
@@ -159,7 +164,11 @@ func (p *Pool) setHold(hold Hold, inFlight int, now time.Time) {
 		default: // it has not looked since the last time
 		}
 	}
+	turned := hold.LowestFirst != p.hold.LowestFirst
 	p.hold = hold
+	if turned { // before anybody gets a permit
+		p.bulkhead.SetOrder(p.promised(now), hold.LowestFirst)
+	}
 	switch {
 	case !hold.Holds(inFlight):
 		p.heldSince = time.Time{}

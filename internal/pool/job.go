@@ -102,7 +102,7 @@ func (p *Pool) arrived(h *held) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leaveDoor(h)
-	p.bulkhead.SetReserve(p.promised(time.Now()))
+	p.bulkhead.SetOrder(p.promised(time.Now()), p.hold.LowestFirst)
 }
 
 // leaveDoor is called with mu held.

@@ -70,6 +70,9 @@ type Hold struct {
 	Until time.Time
 	// Full: the Credit is used up by jobs that run; others start as they end.
 	Full bool
+	// LowestFirst: the jobs that may start may fail for no fault of their own. The
+	// least important priority that has jobs goes first.
+	LowestFirst bool
 }
 
 // Holds tells whether a pool in which so many jobs run is kept from working,

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/workerd/workerd/internal/codel"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/shed"
 )
 
 // CoreConfig describes an intake of core NATS.
@@ -34,7 +36,7 @@ type CoreConfig struct {
 // reply at once, and counts what nobody will hear of.
 //
 //	message ─► local queue (bounded, CoDel) ──Request──► job.Receiver
-//	             │ full, waited too long: 429      │ Settle
+//	             │ no room, waited too long: 429   │ Settle
 //	             │ draining: 503                   ▼
 //	             └──────────────────────────► reply, if one is wanted
 type Core struct {
@@ -183,10 +185,17 @@ func (i *coreIntake) receive(m *nats.Msg) {
 		class = wish
 	}
 	now := time.Now()
-	if a := (arrival{m, now}); !i.local.Push(now, int(class), int64(m.Size()), a) {
-		i.refuseAll([]arrival{a}, false)
+	a, rank := arrival{m, now}, codel.RankOf(int(class), shed.Level(whose(job.Header(m.Header)), now))
+	turnedAway, ok := i.local.Push(now, rank, int64(m.Size()), a)
+	if !ok {
+		turnedAway = []arrival{a}
 	}
+	i.refuseAll(turnedAway, false)
 }
+
+// whose a message is: that of its key, or else its own. All that have neither are
+// one.
+func whose(h job.Header) string { return cmp.Or(h.Get(job.HeaderKey), h.Get(job.HeaderMsgID)) }
 
 // handOver gives the pool what it has asked for.
 func (i *coreIntake) handOver(now time.Time) {

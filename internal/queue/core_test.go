@@ -2,6 +2,9 @@ package queue_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/natstest"
 	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/shed"
 )
 
 // coreKit is an intake that runs, somebody who publishes, and what has come.
@@ -65,13 +69,16 @@ func (k *coreKit) until(so func(queue.CoreStats) bool) {
 }
 
 // ask publishes with a reply subject and returns where the reply will come.
-func (k *coreKit) ask(body string) chan *nats.Msg {
+func (k *coreKit) ask(body string) chan *nats.Msg { return k.askFor(body, nil) }
+
+// askFor is ask with headers.
+func (k *coreKit) askFor(body string, header nats.Header) chan *nats.Msg {
 	k.t.Helper()
 	inbox, replies := k.nc.NewInbox(), make(chan *nats.Msg, 2)
 	if _, err := k.nc.ChanSubscribe(inbox, replies); err != nil {
 		k.t.Fatal(err)
 	}
-	if err := k.nc.PublishRequest("rpc.a", inbox, []byte(body)); err != nil {
+	if err := k.nc.PublishMsg(&nats.Msg{Subject: "rpc.a", Reply: inbox, Header: header, Data: []byte(body)}); err != nil {
 		k.t.Fatal(err)
 	}
 	return replies
@@ -155,6 +162,45 @@ func TestCore_handsOverExactlyWhatIsAskedForAndRefusesWhatHasNoRoom(t *testing.T
 	}
 	if s := k.core.Stats(); s.Received != 7 || s.Refused != 5 || s.Lost != 1 || s.Waiting != 0 {
 		t.Errorf("left %+v", s)
+	}
+}
+
+// TestInvariant31_forWantOfRoomTheSameTenantsAreTurnedAway, whatever the order
+// in which they come: those of the highest levels, by their keys or else their ids.
+func TestInvariant31_forWantOfRoomTheSameTenantsAreTurnedAway(t *testing.T) {
+	k := newCoreKit(t, 10)
+	hour := func() time.Time { return time.Now().Truncate(time.Hour) }
+	for began := (time.Time{}); !began.Equal(hour()); { // the levels must not change meanwhile
+		began = hour()
+		before := k.core.Stats()
+		var levels []int
+		for i := range 40 {
+			name := fmt.Sprintf("tenant-%d", i)
+			levels = append(levels, shed.Level(name, began))
+			header := nats.Header{job.HeaderKey: {name}, job.HeaderMsgID: {"any"}}
+			if i%2 == 0 {
+				header = nats.Header{job.HeaderMsgID: {name}}
+			}
+			k.askFor(strconv.Itoa(levels[i]), header)
+		}
+		k.until(func(s queue.CoreStats) bool {
+			return s.Received-before.Received == 40 && s.Refused-before.Refused == 30
+		})
+		k.core.Request(10)
+		var got []int
+		for range 10 {
+			d := <-k.got
+			level, err := strconv.Atoi(string(d.Job().Payload))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, level)
+		}
+		slices.Sort(levels)
+		slices.Sort(got)
+		if !slices.Equal(got, levels[:10]) && began.Equal(hour()) {
+			t.Errorf("of levels %v those waited: %v", levels, got)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -47,6 +48,9 @@ type Permission struct {
 	// Overheard: somebody else may listen, so it is tried after a connection
 	// was made only, and not now and then.
 	Overheard bool
+	// Untried: somebody else listens for sure, so it is not tried at all. That it is
+	// missing shows when it is needed.
+	Untried bool
 }
 
 // API is the subject of a JetStream API call.
@@ -97,6 +101,22 @@ func (c Config) SourcePermissions(s SourceConfig) []Permission {
 		},
 		{Verb: Publish, Subject: c.API("STREAM.INFO." + s.Stream), For: "look at stream " + s.Stream + ": whether it exists, and which jobs it has dropped", Need: Useful},
 	}
+}
+
+// CorePermissions are what it takes to serve a subject of core NATS for a pool.
+// A requester with inboxes of another name is answered only if the user may
+// publish there, or may publish responses.
+func (c Config) CorePermissions(pool, subject string) []Permission {
+	return []Permission{
+		{Verb: Subscribe, Subject: subject, For: "receive the jobs of pool " + pool},
+		PublishPermission(nats.InboxPrefix+">", "answer the requests to pool "+pool+" (or allow_responses)", Useful),
+	}
+}
+
+// PublishPermission is what it takes to publish to the subjects of a filter, which
+// belong to others.
+func PublishPermission(filter, purpose string, need Need) Permission {
+	return Permission{Verb: Publish, Subject: filter, For: purpose, Need: need, Untried: true}
 }
 
 // Distinct sorts permissions by verb and subject and leaves each only once, as

@@ -93,14 +93,14 @@ func (c *Conn) round(now time.Time) (due []Permission, restored bool) {
 		return nil, false
 	}
 	for key, m := range d.missing {
-		if m.at.Before(d.tried) && (m.For != "" || now.Sub(m.at) > staleDenial) {
+		if m.at.Before(d.tried) && (m.For != "" && !m.Untried || now.Sub(m.at) > staleDenial) {
 			delete(d.missing, key)
 			restored = restored || m.Verb == Subscribe && !fresh
 			c.log.Info("NATS permits again", "permission", key)
 		}
 	}
 	for _, p := range d.needed {
-		if _, missing := d.missing[p.key()]; fresh || missing || !p.Overheard {
+		if _, missing := d.missing[p.key()]; !p.Untried && (fresh || missing || !p.Overheard) {
 			due = append(due, p)
 		}
 	}

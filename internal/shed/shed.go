@@ -22,6 +22,8 @@
 //  4. An idle pool with a limit of at least 1 has room for every priority.
 //  5. Nothing is thrown away: a priority without room waits in its stream.
 //
+// Where jobs cannot wait in a stream, see [Level].
+//
 // The package has no state. To keep the permits free is the bulkhead's part,
 // to pull less the pool's.
 package shed

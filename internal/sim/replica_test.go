@@ -142,7 +142,7 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 	deps := pool.Deps{
 		Handler:     handler,
 		DeadLetters: undertaker{dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name), r},
-		Ledger:      scribe{ledger, r}, Gates: []pool.Gate{gate.Breaker(guard), gate.Limiter(limits)}, Report: l.report,
+		Ledger:      scribe{ledger, r}, Gates: []pool.Gate{gate.Breaker(guard, breaker.ProbeHighest), gate.Limiter(limits)}, Report: l.report,
 	}
 	var used []job.Priority
 	for p := range job.Priority(job.Priorities) {

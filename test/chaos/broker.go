@@ -38,7 +38,7 @@ func serveBroker(arg string) error {
 		return err
 	}
 	o := &server.Options{
-		ServerName: n.Name, Host: n.Host, Port: n.Port, NoSigs: true, JetStream: true, StoreDir: n.Dir,
+		ServerName: n.Name, Host: n.Host, Port: n.Port, LameDuckGracePeriod: time.Second, LameDuckDuration: 3 * time.Second, JetStream: true, StoreDir: n.Dir,
 		MaxPayload: 9 << 20, DisableJetStreamBanner: true, LogFile: filepath.Join(n.Dir, "..", n.Name+".log"),
 	}
 	if len(n.Routes) > 0 {
@@ -55,8 +55,10 @@ func serveBroker(arg string) error {
 		return fmt.Errorf("broker %s is not ready within a minute", n.Name)
 	}
 	fmt.Println("ready")
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the harness is gone
-	s.Shutdown()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the harness is gone
+		s.Shutdown()
+	}()
 	s.WaitForShutdown()
 	return nil
 }
@@ -159,6 +161,21 @@ func (b *broker) kill() {
 // end stops the broker as an operator does.
 func (b *broker) end() {
 	_ = b.hold.Close()
+	b.gone()
+}
+
+// duck makes the broker a lame duck: it hands its leaders over, tells its clients to
+// go, closes them one by one and ends.
+func (b *broker) duck() error {
+	if err := b.signal(syscall.SIGUSR2); err != nil {
+		return err
+	}
+	b.gone()
+	return nil
+}
+
+// gone waits for the end of the process.
+func (b *broker) gone() {
 	timer := time.AfterFunc(20*time.Second, func() { _ = b.cmd.Process.Kill() })
 	_ = b.cmd.Wait()
 	timer.Stop()

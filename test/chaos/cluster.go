@@ -41,6 +41,8 @@ func clusterStorm(ctx context.Context, w *world) error {
 		}
 		w.did(f)
 		w.event("broker stall", f.Whom, round(stalled))
+		// Something must be there to go on with: all else may be done by now.
+		w.probe(context.WithoutCancel(ctx), fmt.Sprintf("%s-go-on-%d", w.name, n))
 	}
 	return nil
 }
@@ -57,7 +59,7 @@ func (w *world) fell(ctx context.Context, r *rand.Rand, n int) (f fault, err err
 	case 0:
 		f.Kind = "broker SIGKILL, leader"
 		leader.kill()
-	case 1, 5:
+	case 1:
 		f.Kind, f.Whom = "broker SIGKILL, follower", other.node.Name
 		other.kill()
 	case 2:
@@ -75,6 +77,9 @@ func (w *world) fell(ctx context.Context, r *rand.Rand, n int) (f fault, err err
 	case 4:
 		f.Kind, f.Whom = "broker stopped in an orderly way, follower", other.node.Name
 		other.end()
+	case 5:
+		f.Kind = "broker a lame duck, leader"
+		return f, leader.duck()
 	case 6: // it wakes up as the leader that it no longer is
 		f.Kind = "broker SIGSTOP, leader"
 		err := leader.signal(syscall.SIGSTOP)

@@ -67,9 +67,11 @@ type books struct {
 	// Sequences that the broker has acknowledged the jobs with.
 	Sequences map[string]uint64 `json:"sequences,omitempty"`
 	Calls     []call            `json:"calls"`
-	Letters   []letter          `json:"letters"`
-	Left      []string          `json:"left"` // still in the stream
-	Faults    []fault           `json:"faults"`
+	// Settled is what the tap has heard said about each sequence.
+	Settled map[uint64][]settlement `json:"settled,omitempty"`
+	Letters []letter                `json:"letters"`
+	Left    []string                `json:"left"` // still in the stream
+	Faults  []fault                 `json:"faults"`
 }
 
 // verdict is what the books come to.
@@ -80,11 +82,12 @@ type verdict struct {
 	Left       int      `json:"left"`     // in the stream at the end, most of them done and not removed by a broker that was killed
 	Stranded   int      `json:"stranded"` // of these, neither done nor dead: nothing is over while they are there
 	Lost       int      `json:"lost"`
-	Forgotten  int      `json:"forgotten"`  // by the broker: it has given their sequence to another job
+	Forgotten  int      `json:"forgotten"`  // by the broker: it has given their sequence to another job, or removed it though all asked for it again
 	Duplicates int      `json:"duplicates"` // calls answered 2xx beyond the first of a job
 	Explained  int      `json:"explained"`
 	Allowed    int      `json:"allowed"` // jobs that a fault excuses, repeated or not
 	Problems   []string `json:"problems,omitempty"`
+	Notes      []string `json:"notes,omitempty"` // what nobody but the broker did
 }
 
 const maxProblems = 20 // in a report; more say nothing new
@@ -170,12 +173,14 @@ func (b *books) accounted(v *verdict, calls map[string][]call, letters map[strin
 		case left[id]:
 			v.Stranded++
 			v.problem("job %s is still in the stream, called %d times, although its consumers have no more: %s", id, len(calls[id]), history(calls[id]))
-		case given[b.Sequences[id]] > 1:
+		case given[b.Sequences[id]] > 1, wanted(b.Settled[b.Sequences[id]]):
 			// The promise begins with a broker that keeps what it has acknowledged.
 			v.Forgotten++
+			v.Notes = append(v.Notes, fmt.Sprintf("the broker forgot job %s, which it had acknowledged as %d; of that sequence was said %v: %s",
+				id, b.Sequences[id], b.Settled[b.Sequences[id]], history(calls[id])))
 		default:
 			v.Lost++
-			v.problem("job %s is lost: acknowledged, called %d times, neither done nor dead nor in the stream", id, len(calls[id]))
+			v.problem("job %s is lost: acknowledged, called %d times, neither done nor dead nor in the stream; of its sequence %d was said %v", id, len(calls[id]), b.Sequences[id], b.Settled[b.Sequences[id]])
 		}
 	}
 }

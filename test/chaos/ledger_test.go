@@ -26,6 +26,14 @@ func answered(id, replica string, began, ended int) call {
 	return call{ID: id, Replica: replica, Began: at(began), Ended: at(ended), Status: 200, Done: true}
 }
 
+func said(sequence uint64, words ...string) map[uint64][]settlement {
+	var all []settlement
+	for _, w := range words {
+		all = append(all, settlement{Said: w})
+	}
+	return map[uint64][]settlement{sequence: all}
+}
+
 // TestCheck_flagsWhatIsWrong_andOnlyThat feeds the books with what must not
 // happen, and with what may.
 func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
@@ -46,6 +54,12 @@ func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
 		{"lost", books{Acked: []string{id}}, "is lost"},
 		{"forgotten by the broker", books{Acked: []string{id, refused}, Letters: []letter{{ID: refused}}, Sequences: map[string]uint64{id: 7, refused: 7}}, ""},
 		{"lost, its sequence its own", books{Acked: []string{id, refused}, Letters: []letter{{ID: refused}}, Sequences: map[string]uint64{id: 7, refused: 8}}, "is lost"},
+		{"removed by the broker, though handed back", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, `-NAK {"delay":30}`, "-NAK")}, ""},
+		{"terminated by the broker, though handed back", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, "-NAK", advisory+"x")}, ""},
+		{"terminated by the broker, never handed back", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, advisory+"x")}, "is lost"},
+		{"handed back and acked", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, "-NAK", "+ACK")}, "is lost"},
+		{"handed back and terminated", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(7, "-NAK", "+TERM")}, "is lost"},
+		{"another handed back", books{Acked: []string{id}, Sequences: map[string]uint64{id: 7}, Settled: said(8, "-NAK")}, "is lost"},
 		{"called but not done", books{Acked: []string{id}, Calls: []call{{ID: id, Ended: 1, Status: 500}}}, "is lost"},
 		{"unknown and done", books{Unknown: []string{id}, Calls: []call{answered(id, "w1.1", 0, 100)}}, ""},
 		{"unknown and not there", books{Unknown: []string{id}}, ""},

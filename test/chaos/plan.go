@@ -41,7 +41,7 @@ func scenarios(full bool) []scenario {
 			good: true, orphans: true, faults: oneByOne, bounds: map[string]float64{"rescue after SIGKILL max": 3, "hand-back on SIGTERM max": 1, "resume after broker kill max": 2},
 		},
 		{
-			name: "cluster", about: "three nodes: leaders and followers killed, stopped and ended, all killed",
+			name: "cluster", about: "three nodes: leaders and followers killed, stopped, ended or made lame ducks, all killed",
 			nodes: 3, replicas: 3, rate: 100, concurrency: 16, ackWait: 15 * time.Second, drain: 4 * time.Second, load: 35 * time.Second,
 			orphans: true, faults: clusterStorm, bounds: map[string]float64{"resume after broker kill max": 1},
 		},

@@ -31,6 +31,7 @@ type world struct {
 	pub     *publisher
 	nc      *nats.Conn
 	js      jetstream.JetStream
+	tap     *tap
 	undo    []func()
 	lab     *lab // nil: all is on one machine
 	front   int  // process in front of the downstream; 0: none
@@ -87,6 +88,10 @@ func (w *world) open(ctx context.Context, binary string) (err error) {
 	if err = w.connect(ctx); err != nil {
 		return err
 	}
+	if w.tap, err = newTap(w.brokers, w.clock); err != nil {
+		return err
+	}
+	w.undo = append(w.undo, w.tap.close)
 	ports, err := freePorts(w.replicas)
 	if err != nil {
 		return err

@@ -42,6 +42,7 @@ func admitted(dir string) broker.Access {
 		Users: []broker.User{
 			{Name: leastUser, Password: leastPassword, Publish: append([]string{}, p.Publish...), Subscribe: append([]string{}, p.Subscribe...)},
 			{Name: "admin", Password: "admin"},
+			{Name: "someone", Password: canaries()["the URL's user info"]}, // whose secrets are looked for
 		},
 		Anonymous: "admin",
 	}
@@ -52,20 +53,7 @@ func serveUntilEOF(s *broker.Server, dir string, in io.Reader) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var more, all permitted
-		file := filepath.Join(dir, "permitted.json")
-		if text, err := os.ReadFile(file); err == nil {
-			_ = json.Unmarshal(text, &all)
-		}
-		if err := json.Unmarshal(lines.Bytes(), &more); err != nil {
-			fmt.Println("not admitted:", err)
-			continue
-		}
-		all.Publish, all.Subscribe = append(all.Publish, more.Publish...), append(all.Subscribe, more.Subscribe...)
-		text, err := json.Marshal(all)
-		if err == nil {
-			err = os.WriteFile(file, text, 0o600)
-		}
+		err := remember(dir, lines.Bytes())
 		if err == nil {
 			err = s.Admit(admitted(dir))
 		}
@@ -75,6 +63,25 @@ func serveUntilEOF(s *broker.Server, dir string, in io.Reader) {
 		}
 		fmt.Println("admitted")
 	}
+}
+
+// remember adds what a command has printed to what a broker permits when it
+// is started.
+func remember(dir string, list []byte) error {
+	var more, all permitted
+	file := filepath.Join(dir, "permitted.json")
+	if text, err := os.ReadFile(file); err == nil {
+		_ = json.Unmarshal(text, &all)
+	}
+	if err := json.Unmarshal(list, &more); err != nil {
+		return err
+	}
+	all.Publish, all.Subscribe = append(all.Publish, more.Publish...), append(all.Subscribe, more.Subscribe...)
+	text, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o600)
 }
 
 var plainURL = regexp.MustCompile(`nats: \{url: "(nats://127\.0\.0\.1:(\d+))"\}`)
@@ -104,6 +111,12 @@ func restrict(t *testing.T, file, config string) {
 
 func (n *natsProcess) admit(list []byte) {
 	n.t.Helper()
+	if n.cmd == nil { // it is down
+		if err := remember(n.dir, list); err != nil {
+			n.t.Fatal(err)
+		}
+		return
+	}
 	if _, err := n.hold.Write(list); err != nil {
 		n.t.Fatal(err)
 	}

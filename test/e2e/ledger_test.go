@@ -171,7 +171,7 @@ func (c *client) publish(subject, prefix string, n int) []string {
 	futures := make([]jetstream.PubAckFuture, n)
 	for i := range n {
 		ids[i] = fmt.Sprintf("%s-%d", prefix, i)
-		f, err := c.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: []byte(`{"id":"` + ids[i] + `"}`)}, jetstream.WithMsgID(ids[i]))
+		f, err := c.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: []byte(`{"id":"` + ids[i] + `"}`)}, jetstream.WithMsgID(ids[i]), jetstream.WithStallWait(time.Minute))
 		if err != nil {
 			c.t.Fatal(err)
 		}

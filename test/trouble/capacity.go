@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -68,7 +67,7 @@ func capacity(ctx context.Context, s *stage, plot string) ([]figure, error) {
 		figures = append(figures, settled(st, got, service)...)
 	}
 	if plot != "" {
-		err = os.WriteFile(plot, []byte(svg(samples)), 0o600)
+		err = os.WriteFile(plot, []byte(svg(samples, service)), 0o600)
 	}
 	return figures, err
 }
@@ -105,32 +104,4 @@ func settled(st step, samples []sample, service time.Duration) []figure {
 		plain(name+"limit", fmt.Sprintf("%d to %d", slices.Min(limits), slices.Max(limits))),
 		plain(name+"goodput ÷ capacity", fmt.Sprintf("%.0f %%", 100*float64(done)/can)),
 	}
-}
-
-// svg draws the capacity and the limit over time.
-func svg(samples []sample) string {
-	const width, height, left, most = 720, 260, 40, 210.0
-	x := func(i int) float64 { return left + float64(i)*(width-left-10)/float64(len(samples)) }
-	y := func(v int) float64 { return height - 30 - min(float64(v), most)*(height-50)/most }
-	line := func(of func(sample) int) string {
-		var points []string
-		for i, m := range samples {
-			points = append(points, fmt.Sprintf("%.1f,%.1f", x(i), y(of(m))))
-		}
-		return strings.Join(points, " ")
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, height)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="white"/>`+"\n", width, height)
-	for _, v := range []int{0, 50, 100, 150, 200} {
-		fmt.Fprintf(&b, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end" fill="#555">%d</text>`+"\n",
-			left, width-10, y(v), y(v), left-6, y(v)+4, v)
-	}
-	for i := 0; i <= len(samples); i += 20 {
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#555">%d s</text>`+"\n", x(i), height-10, i)
-	}
-	fmt.Fprintf(&b, `<polyline points="%s" fill="none" stroke="#999" stroke-width="2" stroke-dasharray="6 4"/>`+"\n", line(func(m sample) int { return m.capacity }))
-	fmt.Fprintf(&b, `<polyline points="%s" fill="none" stroke="#06c" stroke-width="2"/>`+"\n", line(func(m sample) int { return m.limit }))
-	fmt.Fprintf(&b, `<text x="%d" y="16" fill="#06c">limit found by workerd</text><text x="%d" y="16" fill="#777">capacity of the target</text>`+"\n</svg>\n", left+10, left+180)
-	return b.String()
 }

@@ -12,10 +12,12 @@
 //   - an outage of 15 s at 500 jobs/s, in which the target answers 503 or not at
 //     all: calls wasted, dead letters, how fast the backlog is worked off once
 //     the breaker has closed, calls per job;
+//   - four replicas and one outage: calls that each makes at once when the target
+//     is back, against its ramp;
 //   - three and ten times the load that a pool can do, a fifth of its capacity
 //     in high priority: how many of these in time, their 99th percentile by that
 //     of a calm time before, goodput by capacity, what low priority still gets;
-//   - a target that is dead for long: calls, and CPU;
+//   - a target that is dead for long: CPU, and calls but for the probes;
 //   - a target whose capacity falls to a fifth and comes back: the limit that
 //     workerd finds, second by second.
 //
@@ -68,6 +70,7 @@ func run(ctx context.Context) error {
 	trials := []trial{
 		{"outage, 503", func(ctx context.Context, s *stage) ([]figure, error) { return outage(ctx, s, false) }},
 		{"outage, hang", func(ctx context.Context, s *stage) ([]figure, error) { return outage(ctx, s, true) }},
+		{"four replicas, one outage", stampede},
 		{"overload × 3", func(ctx context.Context, s *stage) ([]figure, error) { return overload(ctx, s, 3) }},
 		{"overload × 10", func(ctx context.Context, s *stage) ([]figure, error) { return overload(ctx, s, 10) }},
 		{"dead target", func(ctx context.Context, s *stage) ([]figure, error) { return deadTarget(ctx, s, *dead) }},

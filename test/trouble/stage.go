@@ -30,9 +30,15 @@ type stage struct {
 	js          jetstream.JetStream
 	target      *target
 	server      *http.Server
-	url, admin  string
-	worker      *exec.Cmd
+	url         string
+	replicas    []replica
 	exited      sync.WaitGroup
+}
+
+// replica is a workerd, and where it can be asked.
+type replica struct {
+	cmd   *exec.Cmd
+	admin string
 }
 
 // onStage sets everything up, runs a case and clears away.
@@ -73,8 +79,8 @@ func (s *stage) open(ctx context.Context) (err error) {
 }
 
 func (s *stage) close() {
-	if s.worker != nil {
-		_ = s.worker.Process.Kill() // gone already, if it fails
+	for _, r := range s.replicas {
+		_ = r.cmd.Process.Kill() // gone already, if it fails
 	}
 	if s.server != nil {
 		_ = s.server.Close()
@@ -88,32 +94,36 @@ func (s *stage) close() {
 	}
 }
 
-// start runs workerd with the given targets and pools and waits until it is
-// ready.
+// start runs one workerd more, with the given targets and pools, and waits until
+// it is ready.
 func (s *stage) start(ctx context.Context, config string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	s.admin = l.Addr().String()
+	r := replica{admin: l.Addr().String()}
 	_ = l.Close() // the port is free now, and nobody else is likely to take it
-	file := filepath.Join(s.dir, "workerd.yaml")
-	text := fmt.Sprintf("nats: {url: %q}\nadmin: {listen: %q}\nlog: {level: warn}\n%s", s.broker.URL(), s.admin, config)
+	file := filepath.Join(s.dir, fmt.Sprintf("workerd-%d.yaml", len(s.replicas)))
+	text := fmt.Sprintf("nats: {url: %q}\nadmin: {listen: %q}\nlog: {level: warn}\n%s", s.broker.URL(), r.admin, config)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
 	}
-	s.worker = exec.CommandContext(ctx, s.binary, "run", file)
-	s.worker.Stderr = os.Stderr
-	if err := s.worker.Start(); err != nil {
+	r.cmd = exec.CommandContext(ctx, s.binary, "run", file)
+	r.cmd.Stderr = os.Stderr
+	if err := r.cmd.Start(); err != nil {
 		return err
 	}
-	s.exited.Go(func() { _ = s.worker.Wait() }) // how it ended is not the question
-	return until(ctx, 20*time.Second, "workerd is ready", func() bool { st, err := s.status(ctx); return err == nil && st.Ready })
+	s.replicas = append(s.replicas, r)
+	s.exited.Go(func() { _ = r.cmd.Wait() }) // how it ended is not the question
+	return until(ctx, 20*time.Second, "workerd is ready", func() bool { st, err := r.status(ctx); return err == nil && st.Ready })
 }
 
-// status asks workerd.
-func (s *stage) status(ctx context.Context) (st admin.Status, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/api/v1/status", http.NoBody)
+// status asks the first workerd.
+func (s *stage) status(ctx context.Context) (admin.Status, error) { return s.replicas[0].status(ctx) }
+
+// status asks a workerd.
+func (r replica) status(ctx context.Context) (st admin.Status, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.admin+"/api/v1/status", http.NoBody)
 	if err != nil {
 		return st, err
 	}
@@ -148,9 +158,9 @@ func (s *stage) drained(ctx context.Context, within time.Duration) error {
 	return until(ctx, within, "the stream is empty", func() bool { n, err := s.left(ctx); return err == nil && n == 0 })
 }
 
-// cpu of workerd so far.
+// cpu of the first workerd so far.
 func (s *stage) cpu() time.Duration {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.worker.Process.Pid))
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.replicas[0].cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
@@ -193,11 +203,12 @@ func (s *stage) feed(ctx context.Context, subject, prefix string, perSecond int)
 	}
 }
 
-// until polls, as what happens in another process sends no event.
+// until polls, as what happens in another process sends no event. Not too often:
+// who is asked has to work for it.
 func until(ctx context.Context, within time.Duration, what string, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	poll := time.NewTicker(5 * time.Millisecond)
+	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for !ok() {
 		select {
