@@ -28,7 +28,7 @@ type chain struct {
 	primary, other   *breaker.Breaker
 	limits           *limiter.Limiter
 	budget           *retry.Budget
-	degrade          *fallback.Switch
+	degrade, away    *fallback.Switch // of the target, and of the other
 	cache            *cache.Cache
 	calls, alternate atomic.Int32
 	steps            []pipeline.StepDone
@@ -41,7 +41,7 @@ func newChain(call, instead scripted, steps ...fallback.Step) *chain {
 		primary: breaker.New(breaker.Config{ConsecutiveFailures: 2, OpenFor: 10 * time.Second, OpenJitter: -1}.WithDefaults(), nil),
 		other:   breaker.New(breaker.Config{ConsecutiveFailures: 2, OpenFor: 3 * time.Second}.WithDefaults(), nil),
 		limits:  limiter.New(limiter.Config{}.WithDefaults(), limiter.Rate{}, 10),
-		degrade: fallback.NewSwitch(), cache: cache.New(cache.Config{}.WithDefaults()),
+		degrade: fallback.NewSwitch(), away: fallback.NewSwitch(), cache: cache.New(cache.Config{}.WithDefaults()),
 	}
 	loop := retry.New(retry.Config{MaxAttempts: 1})
 	c.budget = loop.Budget
@@ -60,7 +60,7 @@ func newChain(call, instead scripted, steps ...fallback.Step) *chain {
 		if s.Target != "" {
 			step.Lane = &pipeline.Lane{
 				Target: counted{instead, &c.alternate}, Limiter: limiter.New(limiter.Config{}.WithDefaults(), limiter.Rate{}, 10),
-				Breaker: c.other, Timeout: time.Second, OnTry: func(pipeline.Try) {},
+				Breaker: c.other, Degrade: c.away, Timeout: time.Second, OnTry: func(pipeline.Try) {},
 			}
 		}
 		if step.Reply != nil {
@@ -328,6 +328,44 @@ func TestFallback_degradeLeadsStraightToItUntilItsEnd(t *testing.T) {
 		if s := c.primary.Stats(time.Now()); s.Rejected > 0 || s.State != breaker.Closed {
 			t.Errorf("the breaker had a part in it: %+v", s)
 		}
+	})
+}
+
+// TestFallback_whoIsDegradedIsNeverCalled, neither for its own jobs nor instead
+// of another; and a job that nobody can do now is not charged.
+func TestFallback_whoIsDegradedIsNeverCalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rapid.Check(inBubble{t}, func(t *rapid.T) {
+			c := newChain(answers("primary"), answers("other"), fallback.Step{Target: "other"})
+			by := rapid.SampledFrom([]fallback.By{fallback.ByOperator, fallback.ByHealth, fallback.ByRate})
+			turn := func(s *fallback.Switch) {
+				if rapid.Bool().Draw(t, "resume") {
+					s.Resume(by.Draw(t, "by"))
+					return
+				}
+				from, until := time.Now().Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "from"))*time.Second), time.Time{}
+				if rapid.Bool().Draw(t, "ends") {
+					until = from.Add(time.Duration(rapid.IntRange(1, 5).Draw(t, "lasts")) * time.Second)
+				}
+				s.Degrade(by.Draw(t, "by"), from, until, "")
+			}
+			for range rapid.IntRange(1, 40).Draw(t, "steps") {
+				turn(rapid.SampledFrom([]*fallback.Switch{c.degrade, c.away}).Draw(t, "switch"))
+				time.Sleep(time.Duration(rapid.IntRange(0, 2000).Draw(t, "ms")) * time.Millisecond)
+				own, other := c.degrade.State(time.Now()).On, c.away.State(time.Now()).On
+				calls, alternate := c.calls.Load(), c.alternate.Load()
+				out := c.handle(context.Background(), "x")
+				calls, alternate = c.calls.Load()-calls, c.alternate.Load()-alternate
+				switch {
+				case !own && (calls != 1 || alternate != 0 || out.Source != job.Primary):
+					t.Fatalf("not degraded: %d calls, %d to the other, %+v", calls, alternate, out)
+				case own && !other && (calls != 0 || alternate != 1 || out.Source != "alternate:other"):
+					t.Fatalf("degraded: %d calls, %d to the other, %+v", calls, alternate, out)
+				case own && other && (calls != 0 || alternate != 0 || out.Action != job.Park || out.Charged):
+					t.Fatalf("both degraded: %d calls, %d to the other, %+v", calls, alternate, out)
+				}
+			}
+		})
 	})
 }
 
