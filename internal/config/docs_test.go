@@ -60,7 +60,7 @@ func TestDocs_defaultsAreThoseOfTheCode(t *testing.T) {
 	file, problems := config.Load("all.yaml", []byte(`
 streams: {JOBS: {subjects: ["jobs.>"]}, PARKED: {subjects: ["parked.>"]}}
 targets:
-  t: {http: {url: "http://127.0.0.1:1/"}, probe: /healthz, idempotent: true, hedge: {}, fallback: [{publish: parked.a}], degrade_when: {unhealthy: 3}}
+  t: {http: {url: "http://127.0.0.1:1/"}, probe: /healthz, idempotent: true, hedge: {}, fallback: [{publish: parked.a}], degrade_when: {fallback_rate: 0.5}}
 pools:
   p: {target: t, stream: JOBS, subjects: {normal: [jobs.b], low: [jobs.c]}, priorities: {normal: {}, low: {}}, fairness: {by: key}}
   q: {target: t, core: {subject: rpc.a}}

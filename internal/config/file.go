@@ -192,6 +192,9 @@ func (c TargetConfig) WithDefaults() TargetConfig {
 	if c.DegradeWhen != nil {
 		w := c.DegradeWhen.WithDefaults()
 		c.DegradeWhen = &w
+		if w.Unhealthy > 0 && c.Probe != nil && c.Probe.Interval == 0 { // it is asked at that pace anyway
+			c.Probe.Interval = min(w.Interval, c.Breaker.MaxOpenFor)
+		}
 	}
 	return c
 }

@@ -332,3 +332,30 @@ func TestLoad_largestInputsEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestLoad_healthChecksKeepTheirPaceWhileTheBreakerIsOpen: otherwise a target that
+// is known to be well would wait for a probe of the breaker.
+func TestLoad_healthChecksKeepTheirPaceWhileTheBreakerIsOpen(t *testing.T) {
+	for _, c := range []struct {
+		more string
+		want time.Duration
+	}{
+		{"probe: /healthz, degrade_when: {unhealthy: 3}", 5 * time.Second},
+		{"probe: /healthz, degrade_when: {unhealthy: 3, interval: 2s}", 2 * time.Second},
+		{"probe: /healthz, degrade_when: {unhealthy: 3, interval: 5m}", 2 * time.Minute}, // max_open_for
+		{"probe: {path: /healthz, interval: 30s}, degrade_when: {unhealthy: 3}", 30 * time.Second},
+		{"probe: /healthz, degrade_when: {fallback_rate: 0.5}", 0},
+		{"probe: /healthz", 0},
+	} {
+		file, problems := config.Load("test.yaml", []byte(`
+targets: {t: {http: {url: "http://127.0.0.1:1/"}, fallback: [{dead_letter: true}], `+c.more+`}}
+pools: {p: {target: t, stream: JOBS, subjects: {normal: [jobs.>]}}}
+`), func(string) (string, bool) { return "", false })
+		if file == nil {
+			t.Fatal(problems)
+		}
+		if got := file.Targets["t"].Probe.Interval; got != c.want {
+			t.Errorf("%s: every %s, want %s", c.more, got, c.want)
+		}
+	}
+}

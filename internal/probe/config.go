@@ -15,7 +15,8 @@ type Config struct {
 	Path string `yaml:"path" short:"true"`
 	// Interval at which the target is asked as long as it does not answer, less
 	// the breaker's open_jitter, 500ms up to the breaker's max_open_for. Default:
-	// 0, after the growing waits of the breaker.
+	// that of degrade_when if it counts health checks, else 0: after the growing
+	// waits of the breaker.
 	Interval time.Duration `yaml:"interval"`
 	// Timeout of one probe, 10ms up to the breaker's probe_timeout. Default: 5s,
 	// or the target's timeout if that is less.
