@@ -89,7 +89,7 @@ func foretold(cfg *config.File, subject string, answer *whatif.Answer) ([]whatif
 		if answer == nil {
 			continue
 		}
-		fate, err := whatif.Foretell(cfg, r.Pool, *answer)
+		fate, err := whatif.Foretell(cfg, r, *answer)
 		if err != nil {
 			return nil, err
 		}

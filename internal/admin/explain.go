@@ -15,7 +15,7 @@ const stays = "nothing is lost, jobs stay in the stream"
 func (p *Pool) sentence(t *Target, now time.Time) string {
 	switch p.State {
 	case PoolRunning:
-		return join(t.detour(), p.slowed(t), p.fairness(), p.troubles())
+		return join(t.detour(), p.slowed(t), p.parted(), p.fairness(), p.troubles())
 	case PoolStarting:
 		return join("waiting for its consumers"+ago(p.Since, now), p.troubles(), "it starts by itself once they are ready")
 	case PoolDraining:
@@ -50,6 +50,9 @@ func (p *Pool) sentence(t *Target, now time.Time) string {
 
 // slowed says what keeps a running pool below its concurrency.
 func (p *Pool) slowed(t *Target) string {
+	if p.HoldReason == "mostly_dead" {
+		return "slowed: most of its last jobs were for " + p.Target + ", which is held, and wait for that; one a second is pulled until others come or it is back"
+	}
 	if p.Limit >= p.Concurrency {
 		return ""
 	}
@@ -64,6 +67,14 @@ func (p *Pool) slowed(t *Target) string {
 		return fmt.Sprintf("slowed: this process is short of %s, so %d of %d jobs run at once", words(p.HoldNote), p.Limit, p.Concurrency)
 	}
 	return ""
+}
+
+// parted says that some jobs wait for a target while those of others run.
+func (p *Pool) parted() string {
+	if p.Parked == 0 {
+		return ""
+	}
+	return number(p.Parked) + " jobs in hand wait for their target, those of the others go on"
 }
 
 // fairness says that jobs make way for those of other tenants.

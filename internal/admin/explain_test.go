@@ -78,6 +78,11 @@ func TestComplete_everyPoolThatDoesNotRunSaysWhy(t *testing.T) {
 		},
 		{admin.Pool{State: admin.PoolRunning, HoldReason: "limit", Limit: 16, Concurrency: 16}, open, ""},
 		{
+			admin.Pool{State: admin.PoolRunning, Target: "eu", Targets: []string{"eu", "us"}, HoldTarget: "us", HoldReason: "mostly_dead", Limit: 16, Concurrency: 16, Parked: 16},
+			open,
+			"slowed: most of its last jobs were for us, which is held, and wait for that; one a second is pulled until others come or it is back; 16 jobs in hand wait for their target, those of the others go on",
+		},
+		{
 			admin.Pool{State: admin.PoolRunning, Limit: 16, Concurrency: 16, SetAside: 12},
 			open,
 			"fair: 12 jobs of tenants that have their part in hand are set aside, to see whose come behind them",

@@ -81,9 +81,11 @@ const (
 
 // Pool is a compartment and its jobs.
 type Pool struct {
-	Name   string    `json:"name"`
-	Target string    `json:"target"`
-	State  PoolState `json:"state"`
+	Name   string `json:"name"`
+	Target string `json:"target"`
+	// Targets are all there are, Target first, if the pool has several.
+	Targets []string  `json:"targets,omitempty"`
+	State   PoolState `json:"state"`
 	// Why is a sentence: why the pool is not running, since when, and what
 	// comes next. Empty: [Status.Complete] writes it.
 	Why string `json:"why,omitempty"`
@@ -91,6 +93,8 @@ type Pool struct {
 	// running more; HoldNote what there is to say of that.
 	HoldReason string `json:"hold_reason,omitempty"`
 	HoldNote   string `json:"hold_note,omitempty"`
+	// HoldTarget is the target that it is about, in a pool with several.
+	HoldTarget string `json:"hold_target,omitempty"`
 	// Since when the state holds, and Until when it ends by itself, if it does.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
@@ -102,6 +106,8 @@ type Pool struct {
 	Waiting     int `json:"waiting"`
 	// SetAside jobs were given back so that those of other tenants are seen.
 	SetAside int `json:"set_aside,omitempty"`
+	// Parked jobs are in hand and wait for their target, in a pool with several.
+	Parked int `json:"parked,omitempty"`
 	// OldestJobAgeSeconds is how long the oldest job in hand has been here.
 	OldestJobAgeSeconds float64 `json:"oldest_job_age_seconds"`
 	// JobsPerSecond settled lately. Nil: not measured.
@@ -296,7 +302,9 @@ func (s *Status) Complete() {
 		p := &s.Pools[i]
 		p.Consumers = list(p.Consumers)
 		if p.Why == "" {
-			p.Why = p.sentence(cmp.Or(targets[p.Target], &Target{Name: p.Target}), s.Now)
+			about := *p
+			about.Target = cmp.Or(p.HoldTarget, p.Target)
+			p.Why = about.sentence(cmp.Or(targets[about.Target], &Target{Name: about.Target}), s.Now)
 		}
 	}
 }

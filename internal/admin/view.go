@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -149,7 +150,7 @@ type poolView struct {
 
 func (p *Pool) view() poolView {
 	v := poolView{
-		Name: clean(p.Name), Target: clean(p.Target), State: p.State.mark(),
+		Name: clean(p.Name), Target: clean(cmp.Or(strings.Join(p.Targets, ", "), p.Target)), State: p.State.mark(),
 		Bar:      bar{share(p.InFlight, p.Concurrency), share(p.Limit, p.Concurrency)},
 		InFlight: number(p.InFlight) + "/" + number(p.Concurrency),
 		Waiting:  number(p.Waiting), Pending: number(p.pending()), Oldest: age(p.OldestJobAgeSeconds),

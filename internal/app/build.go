@@ -107,7 +107,7 @@ func openFor(b *breaker.Breaker, now time.Time) time.Duration {
 func (a *App) concurrencyOf(target string) int {
 	n := 0
 	for _, p := range a.cfg.Pools {
-		if p.Target == target || fallsBackTo(a.cfg.Targets[p.Target], target) {
+		if slices.ContainsFunc(p.Targets(), func(name string) bool { return name == target || fallsBackTo(a.cfg.Targets[name], target) }) {
 			n += p.Concurrency
 		}
 	}
@@ -134,15 +134,18 @@ func (a *App) buildPools() {
 
 func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 	c := &compartment{name: name, cfg: cfg, valve: valve.New(cfg.Valve), pause: gate.NewPause()}
-	l := a.targets[cfg.Target]
+	targets := cfg.Targets()
 	deps := pool.Deps{
-		Handler:     a.newPipeline(name, cfg, l),
-		DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, cfg.Target),
-		Ledger:      a.attempts,
-		Gates: append(a.targetGates(l),
-			gate.Valve(c.valve), gate.Pressure(a.pressure, cfg.Concurrency), c.pause,
-		),
+		Ledger: a.attempts,
+		Route:  func(j *job.Job) int { return slices.Index(targets, config.TargetOf(cfg, j.Subject)) },
+		Gates:  []pool.Gate{gate.Valve(c.valve), gate.Pressure(a.pressure, cfg.Concurrency), c.pause},
 		Report: a.observer.report,
+	}
+	for _, target := range targets {
+		l := a.targets[target]
+		deps.Lanes = append(deps.Lanes, pool.Lane{
+			Target: target, Handler: a.newPipeline(name, cfg, l), DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, target), Gates: a.targetGates(l),
+		})
 	}
 	if len(cfg.Results.Subjects) > 0 {
 		deps.Results = result.New(a.conn, cfg.Results)

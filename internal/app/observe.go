@@ -125,7 +125,7 @@ func failed(out job.Outcome) bool {
 
 func (o *observer) failure(r pool.Report) admin.Failure {
 	f := admin.Failure{
-		At: time.Now(), Pool: r.Pool, Target: o.app.cfg.Pools[r.Pool].Target, JobID: shown(r.Job.ID), Subject: shown(r.Job.Subject),
+		At: time.Now(), Pool: r.Pool, Target: r.Target, JobID: shown(r.Job.ID), Subject: shown(r.Job.Subject),
 		Outcome: r.Outcome.Action.String(), Reason: string(r.Outcome.Reason), Status: r.Outcome.Last.Status,
 		NextSeconds: r.Outcome.After.Seconds(),
 	}

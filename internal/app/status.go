@@ -91,11 +91,14 @@ func holds(checks []admin.Check) bool {
 func (a *App) poolStatus(c *compartment) admin.Pool {
 	s := c.pool.Stats()
 	p := admin.Pool{
-		Name: c.name, Target: c.cfg.Target, Concurrency: s.Concurrency, Limit: s.Limit, InFlight: s.InFlight, Waiting: s.Waiting, SetAside: s.SetAside,
+		Name: c.name, Target: c.cfg.Target, Concurrency: s.Concurrency, Limit: s.Limit, InFlight: s.InFlight, Waiting: s.Waiting, SetAside: s.SetAside, Parked: s.Parked,
 		LastCompletion: s.LastSettled, Jobs: a.observer.pools[c.name].jobs(), JobsPerSecond: a.observer.pools[c.name].rate.perSecond(),
 	}
 	if !s.OldestHeld.IsZero() {
 		p.OldestJobAgeSeconds = time.Since(s.OldestHeld).Seconds()
+	}
+	if all := c.cfg.Targets(); len(all) > 1 {
+		p.Targets = all
 	}
 	p.Consumers = c.consumers()
 	p.State = poolState(s, p.Consumers)
@@ -106,7 +109,7 @@ func (a *App) poolStatus(c *compartment) admin.Pool {
 		}
 	case admin.PoolHeld, admin.PoolRunning:
 		p.Since, p.HoldReason, p.Until = s.HeldSince, s.Hold.Reason, s.Hold.Until
-		p.HoldNote = a.holdNote(c, p.HoldReason)
+		p.HoldNote, p.HoldTarget = a.holdNote(c, p.HoldReason), s.Hold.Target
 	case admin.PoolDraining:
 		p.Since = a.phase.Load().drain
 	case admin.PoolStopped:
@@ -257,7 +260,7 @@ func (a *App) names() metrics.Names {
 		}
 	}
 	for _, name := range sortedNames(a.cfg.Pools) {
-		p := metrics.PoolNames{Name: name, Target: a.cfg.Pools[name].Target}
+		p := metrics.PoolNames{Name: name, Targets: a.cfg.Pools[name].Targets()}
 		for priority := range job.Priority(job.Priorities) {
 			if a.cfg.Pools[name].Uses(priority) {
 				p.Priorities = append(p.Priorities, priority)

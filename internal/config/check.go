@@ -23,6 +23,7 @@ func (l *loader) check() {
 		}
 	}
 	l.checkTargetsOfPools()
+	l.checkRoutes()
 	l.checkUnusedTargets()
 	l.checkFallbacks()
 	l.checkResults()
@@ -38,23 +39,30 @@ func (l *loader) checkTargetsOfPools() {
 		path := "pools." + name
 		l.checkStream(path, p)
 		l.checkCore(path+".core", p.Core)
-		t, ok := l.file.Targets[p.Target]
-		if !ok {
+		if _, ok := l.file.Targets[p.Target]; !ok {
 			l.unknownTarget(path+".target", p.Target)
-			continue
 		}
-		const tooMany = 50
-		calls := t.Retry.MaxAttempts * p.Redelivery.MaxAttempts * t.callsPerTry()
-		if calls > tooMany {
-			each := ""
-			if t.Hedge != nil {
-				each = ", each with a hedge,"
+		for _, target := range p.Targets() {
+			if t, ok := l.file.Targets[target]; ok {
+				l.checkCalls(path, p, target, t)
 			}
-			l.problem(CodeCalls, l.written(path+".redelivery.max_attempts", "targets."+p.Target+".retry.max_attempts"),
-				fmt.Sprintf("a job may cost %d calls: %d tries of target %s%s in each of %d attempts", calls, t.Retry.MaxAttempts, quote(p.Target), each, p.Redelivery.MaxAttempts),
-				fmt.Sprintf("lower one of the two to stay at %d or less", tooMany))
 		}
 	}
+}
+
+func (l *loader) checkCalls(path string, p pool.Config, target string, t TargetConfig) {
+	const tooMany = 50
+	calls := t.Retry.MaxAttempts * p.Redelivery.MaxAttempts * t.callsPerTry()
+	if calls <= tooMany {
+		return
+	}
+	each := ""
+	if t.Hedge != nil {
+		each = ", each with a hedge,"
+	}
+	l.problem(CodeCalls, l.written(path+".redelivery.max_attempts", "targets."+target+".retry.max_attempts"),
+		fmt.Sprintf("a job may cost %d calls: %d tries of target %s%s in each of %d attempts", calls, t.Retry.MaxAttempts, quote(target), each, p.Redelivery.MaxAttempts),
+		fmt.Sprintf("lower one of the two to stay at %d or less", tooMany))
 }
 
 func (l *loader) unknownTarget(path, target string) {
@@ -112,7 +120,7 @@ func (l *loader) checkUnusedTargets() {
 	names := slices.Sorted(maps.Keys(l.file.Targets))
 	used := map[string]bool{}
 	for _, p := range l.file.Pools {
-		for _, target := range l.alternatesOf(p.Target) {
+		for _, target := range l.calledFor(p) {
 			used[target] = true
 			if _, ok := l.file.Targets[target]; !ok {
 				used[Nearest(target, names)] = true // misspelled, not unused
@@ -275,19 +283,22 @@ func (l *loader) checkDeadLetters() {
 // may take longest speaks for all.
 func (l *loader) checkDrain() {
 	var longest time.Duration
-	var slowest string
+	var slowest, caller string
 	for _, name := range slices.Sorted(maps.Keys(l.file.Pools)) {
 		p := l.file.Pools[name]
-		for _, target := range l.alternatesOf(p.Target) {
+		for _, target := range l.calledFor(p) {
 			if t, ok := l.file.Targets[target]; ok && min(p.JobTimeout, t.Timeout) > longest {
-				longest, slowest = min(p.JobTimeout, t.Timeout), name
+				longest, slowest, caller = min(p.JobTimeout, t.Timeout), name, p.Target
+				if slices.Contains(p.Targets(), target) {
+					caller = target
+				}
 			}
 		}
 	}
 	d := l.file.Drain
 	if left := d.Timeout - d.FlushTimeout; longest > left {
 		enough := (longest + d.FlushTimeout + time.Second - 1).Truncate(time.Second)
-		l.problem(CodeDrain, l.written("drain.timeout", "targets."+l.file.Pools[slowest].Target+".timeout"),
+		l.problem(CodeDrain, l.written("drain.timeout", "targets."+caller+".timeout"),
 			fmt.Sprintf("a call of pool %s may take %s, drain leaves it %s", quote(slowest), longest, max(0, left)),
 			"raise drain.timeout to "+formatDuration(enough)+", or such calls are interrupted and run again")
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/queue"
 )
 
@@ -70,11 +71,19 @@ func (l *loader) checkParking(name, path, subject string) {
 	}
 	for _, filters := range l.filters() {
 		for _, f := range filters {
-			if l.file.Pools[f.pool].Target == name && queue.SubjectsOverlap(f.subject, subject) {
+			if TargetOf(l.file.Pools[f.pool], subject) == name && queue.SubjectsOverlap(f.subject, subject) {
 				l.problem(CodeLoop, path, fmt.Sprintf("pool %s takes %s as a job again, for the same target", quote(f.pool), quote(subject)), "park jobs under a subject that no pool of this target takes")
 			}
 		}
 	}
+}
+
+// calledFor are the targets that may be called for jobs of a pool.
+func (l *loader) calledFor(p pool.Config) (all []string) {
+	for _, target := range p.Targets() {
+		all = append(all, l.alternatesOf(target)...)
+	}
+	return all
 }
 
 // alternatesOf are the targets that may be called for jobs of a target, itself

@@ -53,12 +53,14 @@ func (l *loader) checkReplies(name string, p pool.Config) {
 	if len(p.Results.Subjects) > 0 {
 		return
 	}
-	for i, s := range l.file.Targets[p.Target].Fallback {
-		if k := s.Kind(); k == fallback.Cached || k == fallback.Static {
-			path := fmt.Sprintf("targets.%s.fallback[%d]", p.Target, i)
-			l.problem(CodeNoResult, path, fmt.Sprintf("jobs of pool %s count as done by a reply that nobody gets", quote(name)),
-				"say to whom results may go in pools."+name+".results.subjects, or remove the step")
-			return
+	for _, target := range p.Targets() {
+		for i, s := range l.file.Targets[target].Fallback {
+			if k := s.Kind(); k == fallback.Cached || k == fallback.Static {
+				path := fmt.Sprintf("targets.%s.fallback[%d]", target, i)
+				l.problem(CodeNoResult, path, fmt.Sprintf("jobs of pool %s count as done by a reply that nobody gets", quote(name)),
+					"say to whom results may go in pools."+name+".results.subjects, or remove the step")
+				break
+			}
 		}
 	}
 }

@@ -135,8 +135,8 @@ func (f File) WithDefaults() File {
 	f.Targets = each(f.Targets, TargetConfig.WithDefaults)
 	f.Pools = each(f.Pools, func(p pool.Config) pool.Config {
 		p = p.WithDefaults()
-		if t, ok := f.Targets[p.Target]; ok && p.JobTimeout == 0 {
-			p.JobTimeout = f.jobTimeout(t)
+		if p.JobTimeout == 0 {
+			p.JobTimeout = f.jobTimeoutOf(p)
 		}
 		return p
 	})
@@ -197,6 +197,16 @@ func (c TargetConfig) WithDefaults() TargetConfig {
 		}
 	}
 	return c
+}
+
+// jobTimeoutOf is enough for each of the targets of a pool.
+func (f File) jobTimeoutOf(p pool.Config) (enough time.Duration) {
+	for _, name := range p.Targets() {
+		if t, ok := f.Targets[name]; ok {
+			enough = max(enough, f.jobTimeout(t))
+		}
+	}
+	return enough
 }
 
 // jobTimeout is enough for all calls to a target and to its fallback.

@@ -41,8 +41,11 @@ const (
 	CodeFallback Code = "WD1011"
 	// CodeLoop: dead letters would come back as jobs.
 	CodeLoop Code = "WD1012"
-	// CodeOutside: a filter that no subject of its stream can match.
+	// CodeOutside: a filter that no subject of its stream, or a route that no job of
+	// its pool can match.
 	CodeOutside Code = "WD1013"
+	// CodeShadowed: a route all of whose jobs take an earlier one.
+	CodeShadowed Code = "WD1014"
 
 	// CodePlainSecret: a secret is written in the file itself.
 	CodePlainSecret Code = "WD2001"

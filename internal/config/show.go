@@ -55,9 +55,7 @@ func (f *File) baseline() File {
 	})
 	b.Pools = each(f.Pools, func(p pool.Config) pool.Config {
 		b := pool.Config{}.WithDefaults()
-		if t, ok := f.Targets[p.Target]; ok {
-			b.JobTimeout = f.jobTimeout(t)
-		}
+		b.JobTimeout = f.jobTimeoutOf(p)
 		return b
 	})
 	return b

@@ -43,7 +43,7 @@ func (g breakerGate) Credit(now time.Time, _ int) pool.Hold {
 	if n == pool.Unlimited {
 		return open()
 	}
-	return pool.Hold{Credit: n, Reason: string(job.BreakerOpen), Until: until, LowestFirst: g.lowest}
+	return pool.Hold{Credit: n, Reason: string(job.BreakerOpen), Until: until, Down: true, LowestFirst: g.lowest}
 }
 
 // Changed implements pool.Gate.
@@ -58,7 +58,8 @@ type limiterGate struct{ l *limiter.Limiter }
 func (g limiterGate) Credit(now time.Time, _ int) pool.Hold {
 	n, reason, until := g.l.Credit(now)
 	full := reason == limiter.Full || reason == limiter.Ramping || reason == limiter.Silent
-	return pool.Hold{Credit: n, Reason: string(reason), Until: until, Full: full}
+	silent := reason == limiter.Silent || n == 0 && g.l.Stats(now).Silent
+	return pool.Hold{Credit: n, Reason: string(reason), Until: until, Full: full, Down: silent}
 }
 
 // Changed implements pool.Gate.

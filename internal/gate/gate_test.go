@@ -41,8 +41,8 @@ func TestBreaker_openHoldsAndHalfOpenLetsProbesThrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Done(at(0), breaker.Bad, 0)
-	wants(t, g, at(0), 3, pool.Hold{Reason: "breaker", Until: at(time.Second)})
-	wants(t, g, at(time.Second), 0, pool.Hold{Credit: 1, Reason: "breaker"})
+	wants(t, g, at(0), 3, pool.Hold{Reason: "breaker", Until: at(time.Second), Down: true})
+	wants(t, g, at(time.Second), 0, pool.Hold{Credit: 1, Reason: "breaker", Down: true})
 }
 
 func TestLimiter_tellsWhatItsTargetCanTake(t *testing.T) {

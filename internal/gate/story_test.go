@@ -242,6 +242,7 @@ type lane struct {
 	opened  atomic.Int64
 	wait    time.Duration // longest the breaker stays open
 	probes  breaker.ProbePriority
+	name    string
 }
 
 func newLane(concurrency int, cfg limiter.Config, rate limiter.Rate) *lane {
@@ -274,19 +275,29 @@ type worker struct {
 }
 
 func (l *lane) work(s *stream, concurrency int) *worker {
-	w := &worker{stream: s, ledger: &memory{records: map[string]job.Record{}}}
-	cfg := pool.Config{Concurrency: concurrency}.WithDefaults()
-	w.valve = valve.New(cfg.Valve)
-	r := cfg.Redelivery
-	deps := pool.Deps{
+	return work(s, concurrency, nil, l)
+}
+
+// to is the way of a pool to this lane's target.
+func (l *lane) to(r pool.Redelivery) pool.Lane {
+	return pool.Lane{
 		Handler: pipeline.New(pipeline.Config{Pool: "p", Timeout: 10 * time.Second, JobTimeout: time.Minute, Rules: pipeline.Rules{
 			MaxAttempts: r.MaxAttempts, MaxDeferrals: r.MaxDeferrals, MaxCrashes: r.MaxCrashes, MaxAge: r.MaxAge,
 			Backoff: retry.Policy{Initial: r.InitialBackoff, Max: r.MaxBackoff, Multiplier: r.Multiplier, Jitter: 0.5},
 		}}, pipeline.Deps{Target: l.service, Limiter: l.limiter, Breaker: l.breaker, Retry: l.retry, OnTry: func(pipeline.Try) {}}),
-		DeadLetters: letters{}, Ledger: w.ledger,
+		Target: l.name, DeadLetters: letters{}, Gates: []pool.Gate{gate.Breaker(l.breaker, l.probes), gate.Limiter(l.limiter)},
+	}
+}
+
+// work starts a pool whose jobs go over one of the lanes, as route says.
+func work(s *stream, concurrency int, route func(*job.Job) int, lanes ...*lane) *worker {
+	w := &worker{stream: s, ledger: &memory{records: map[string]job.Record{}}}
+	cfg := pool.Config{Concurrency: concurrency}.WithDefaults()
+	w.valve = valve.New(cfg.Valve)
+	deps := pool.Deps{
+		Ledger: w.ledger, Route: route,
 		Gates: []pool.Gate{
-			gate.Breaker(l.breaker, l.probes), gate.Limiter(l.limiter), gate.Valve(w.valve),
-			gate.Pressure(pressure.New(pressure.Config{}.WithDefaults()), concurrency), gate.NewPause(),
+			gate.Valve(w.valve), gate.Pressure(pressure.New(pressure.Config{}.WithDefaults()), concurrency), gate.NewPause(),
 		},
 		Shares: shed.Config{}.WithDefaults().For([]job.Priority{job.Normal}),
 		Report: func(r pool.Report) {
@@ -294,6 +305,9 @@ func (l *lane) work(s *stream, concurrency int) *worker {
 				w.valve.Final(time.Now(), a == job.DeadLetter && r.Outcome.Last.Class == job.Permanent, "")
 			}
 		},
+	}
+	for _, l := range lanes {
+		deps.Lanes = append(deps.Lanes, l.to(cfg.Redelivery))
 	}
 	deps.Sources[job.Normal] = s
 	w.pool = pool.New("p", cfg, deps)

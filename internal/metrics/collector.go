@@ -119,34 +119,39 @@ func (d processDescs) collect(out emitter, phases []string, s *Sources) {
 
 // poolDescs are the series of a pool's state.
 type poolDescs struct {
-	info, inHand, inFlight, waiting, aside, limit, held, oldest, last *prometheus.Desc
+	info, inHand, inFlight, waiting, aside, parked, limit, held, oldest, last *prometheus.Desc
 }
 
 func newPoolDescs() poolDescs {
 	return poolDescs{
-		info:     desc("pool_info", "The target of a pool, to join series by.", "pool", "target"),
+		info:     desc("pool_info", "A target of a pool, to join series by.", "pool", "target"),
 		inHand:   desc("pool_in_hand", "Jobs received and not yet settled: waiting, running or being settled.", "pool", "priority"),
 		inFlight: desc("pool_in_flight", "Jobs that run.", "pool"),
 		waiting:  desc("pool_waiting", "Jobs in hand that wait for a permit.", "pool"),
 		aside:    desc("pool_set_aside", "Jobs given back for now so that the jobs of other tenants behind them are seen.", "pool"),
+		parked:   desc("pool_parked", "Jobs in hand that wait for their target, in a pool with several.", "pool"),
 		limit:    desc("pool_concurrency_limit", "Jobs that may run at once now; below the configured concurrency while something holds the pool.", "pool"),
-		held:     desc("pool_held", "1 while no job may start, by reason.", "pool", "reason"),
+		held:     desc("pool_held", "1 while no job may start, or with mostly_dead one a second is asked for, by reason.", "pool", "reason"),
 		oldest:   desc("pool_oldest_job_age_seconds", "Time the oldest job in hand has been here; 0 if there is none.", "pool"),
 		last:     desc("pool_last_completion_timestamp_seconds", "When a job was settled last; 0 if none was.", "pool"),
 	}
 }
 
 func (d poolDescs) collect(out emitter, p PoolNames, s pool.Stats, now time.Time) {
-	out.gauge(d.info, 1, p.Name, p.Target)
+	for _, target := range p.Targets {
+		out.gauge(d.info, 1, p.Name, target)
+	}
 	for _, priority := range p.Priorities {
 		out.gauge(d.inHand, float64(s.Held[priority]), p.Name, priority.String())
 	}
 	out.gauge(d.inFlight, float64(s.InFlight), p.Name)
 	out.gauge(d.waiting, float64(s.Waiting), p.Name)
+	out.gauge(d.parked, float64(s.Parked), p.Name)
 	out.gauge(d.aside, float64(s.SetAside), p.Name)
 	out.gauge(d.limit, float64(s.Limit), p.Name)
 	for _, reason := range pool.HoldReasons() {
-		out.flag(d.held, s.Hold.Holds(s.InFlight) && s.Hold.Reason == reason, p.Name, reason)
+		holds := s.Hold.Holds(s.InFlight) || s.Hold.Reason == pool.MostlyDead
+		out.flag(d.held, holds && s.Hold.Reason == reason, p.Name, reason)
 	}
 	age, last := 0.0, 0.0
 	if !s.OldestHeld.IsZero() {

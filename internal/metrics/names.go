@@ -32,8 +32,9 @@ type Names struct {
 
 // PoolNames describe one pool.
 type PoolNames struct {
-	// Name and Target as configured.
-	Name, Target string
+	// Name and Targets as configured.
+	Name    string
+	Targets []string
 	// Priorities the pool uses; each has a consumer.
 	Priorities []job.Priority
 }

@@ -19,8 +19,8 @@ func names() metrics.Names {
 	return metrics.Names{
 		Version: "v0.1.0", Revision: "abc", GoVersion: "go1.26",
 		Pools: []metrics.PoolNames{
-			{Name: "email", Target: "mailer", Priorities: []job.Priority{job.High, job.Low}},
-			{Name: "reports", Target: "pdf", Priorities: []job.Priority{job.Normal}},
+			{Name: "email", Targets: []string{"mailer"}, Priorities: []job.Priority{job.High, job.Low}},
+			{Name: "reports", Targets: []string{"pdf"}, Priorities: []job.Priority{job.Normal}},
 		},
 		Targets:   []string{"mailer", "pdf"},
 		Fallbacks: map[string][]fallback.Kind{"mailer": {fallback.Alternate}},

@@ -13,11 +13,11 @@ func (p *Pool) request() {
 	now := time.Now()
 	p.reserve = [job.Priorities]int{}
 	if !p.hold.LowestFirst {
-		p.reserve = p.deps.Shares.Reserve(p.limit, p.count)
+		p.reserve = p.deps.Shares.Reserve(p.limit, p.inRoom())
 	}
 	if !p.stopping && (p.hold.Credit > 0 || p.hold.Full) {
 		for priority, n := range allocate(p.allocation(now)) {
-			if n > 0 {
+			if n = p.paced(priority, n, now); n > 0 {
 				if p.requested[priority] == 0 {
 					p.heard[priority] = now // it cannot have said anything before
 				}
@@ -67,11 +67,11 @@ func (p *Pool) known(priority int, now time.Time) uint64 {
 func (p *Pool) allocation(now time.Time) allocation {
 	a := allocation{
 		room: p.limit + p.cfg.Prefetch, used: p.deps.Shares.PerMille, reserve: p.reserve,
-		held: p.count, requested: p.requested, lowestFirst: p.hold.LowestFirst,
+		held: p.inRoom(), requested: p.requested, lowestFirst: p.hold.LowestFirst,
 	}
 	for priority, n := range p.running {
 		a.backlog[priority] = p.known(priority, now)
-		a.waiting[priority] = p.count[priority] - n
+		a.waiting[priority] = a.held[priority] - n
 		a.promoted[priority] = p.backlog[priority] > 0 && aged(p.oldest[priority], p.promoteAfter[priority], now)
 	}
 	// A probe is exact: what comes too much would wait for its result.

@@ -10,8 +10,13 @@ import (
 
 // Config of one pool.
 type Config struct {
-	// Target the jobs are sent to. Required.
+	// Target the jobs are sent to, all that no route names. Required.
 	Target string `yaml:"target"`
+	// Routes send jobs to other targets, by the subject they were published to; the
+	// first that matches counts. One target that is down does not stop the jobs of
+	// the others: its own are set aside until it is back. At most 100, and a stream
+	// is needed. Default: none.
+	Routes []Route `yaml:"routes"`
 	// Stream the jobs lie in. Required, unless core is given.
 	Stream string `yaml:"stream"`
 	// Subjects by priority (critical, high, normal, low). Each priority has a
@@ -135,6 +140,7 @@ func (c Config) Validate(problem func(field, message string)) {
 		problem("target", "a pool needs a target")
 	}
 	c.validateIntake(problem)
+	c.validateRoutes(problem)
 	for name, subjects := range c.Subjects {
 		if _, err := job.ParsePriority(name); err != nil {
 			problem("subjects."+name, err.Error())

@@ -363,10 +363,11 @@ func start(t *testing.T, cfg pool.Config, do func(context.Context, *job.Job, job
 
 func startBehind(t *testing.T, gates []*gate, cfg pool.Config, do func(context.Context, *job.Job, job.Record) job.Outcome, streams ...*stream) *world {
 	w := &world{t: t, handler: &handler{do: do}, gate: gates[0], letters: &letters{}, ledger: &ledger{records: map[string]job.Record{}}, done: make(chan struct{})}
-	deps := pool.Deps{Handler: w.handler, DeadLetters: w.letters, Ledger: w.ledger, Report: w.report}
+	lane := pool.Lane{Target: "t", Handler: w.handler, DeadLetters: w.letters}
 	for _, g := range gates {
-		deps.Gates = append(deps.Gates, g)
+		lane.Gates = append(lane.Gates, g)
 	}
+	deps := pool.Deps{Lanes: []pool.Lane{lane}, Ledger: w.ledger, Report: w.report}
 	var used []job.Priority
 	for _, s := range streams {
 		w.streams[s.priority] = s

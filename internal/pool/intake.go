@@ -17,7 +17,7 @@ type intake struct {
 func (i intake) Deliver(d job.Delivery, backlog uint64) {
 	p := i.pool
 	now := time.Now()
-	h := &held{Delivery: d, priority: i.priority, received: now}
+	h := &held{Delivery: d, priority: i.priority, received: now, lane: p.laneOf(d.Job())}
 	if p.asides != nil {
 		h.claim.Key = p.asides.of(d.Job())
 	}
@@ -47,6 +47,22 @@ func (i intake) Returned(n int) {
 	p.request()
 }
 
+// gates are all that may hold the pool.
+func (p *Pool) gates(yield func(Gate) bool) {
+	for _, l := range p.lanes {
+		for _, g := range l.Gates {
+			if !yield(g) {
+				return
+			}
+		}
+	}
+	for _, g := range p.deps.Gates {
+		if !yield(g) {
+			return
+		}
+	}
+}
+
 // watchGate regulates the pool whenever a gate's answer may have changed.
 func (p *Pool) watchGate(ctx context.Context, g Gate) {
 	for {
@@ -70,7 +86,7 @@ func (p *Pool) watchClock(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var stales <-chan time.Time
-	if p.deps.Shares.Used() > 1 {
+	if p.deps.Shares.Used() > 1 || len(p.lanes) > 1 {
 		ticker := time.NewTicker(stale)
 		defer ticker.Stop()
 		stales = ticker.C
@@ -93,8 +109,13 @@ func (p *Pool) watchClock(ctx context.Context) {
 }
 
 // refresh asks again if a priority waits for what it was told of, or what is
-// presumed.
+// presumed. With several targets it looks whether one has fallen silent: no job
+// may end that would tell.
 func (p *Pool) refresh() {
+	if len(p.lanes) > 1 {
+		p.regulate(time.Now())
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for priority, n := range p.requested {
@@ -108,17 +129,30 @@ func (p *Pool) refresh() {
 func (p *Pool) until() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.hold.Until
+	return p.next
 }
 
 // regulate asks the gates, sets how many may run and asks for as many jobs as
 // may start.
 func (p *Pool) regulate(now time.Time) {
-	hold, inFlight := p.strictest(now)
+	inFlight := p.bulkhead.Stats().InFlight
+	hold := Hold{Credit: Unlimited}
+	var lanes []Hold // of a pool with several targets
+	if len(p.lanes) == 1 {
+		hold = strictest(hold, p.lanes[0].Gates, now, inFlight)
+	} else {
+		lanes = p.askLanes(now, inFlight)
+	}
+	hold = strictest(hold, p.deps.Gates, now, inFlight)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopping {
 		return
+	}
+	if lanes != nil {
+		if all := p.regulateLanes(lanes, now); all.stricter(hold) {
+			hold = all
+		}
 	}
 	p.setHold(hold, inFlight, now)
 	p.setLimit(p.limitFor(hold, inFlight))
@@ -126,23 +160,22 @@ func (p *Pool) regulate(now time.Time) {
 		p.deferWaiting(hold.Until.Sub(now), job.Reason(hold.Reason))
 	}
 	p.request()
+	p.wakeAt(p.soonestChange())
 }
 
 // strictest is the answer of the gate that lets the fewest jobs through, of
 // several closed ones that of the last to open.
-func (p *Pool) strictest(now time.Time) (hold Hold, inFlight int) {
-	inFlight = p.bulkhead.Stats().InFlight
-	hold = Hold{Credit: Unlimited}
-	lowest := false
-	for _, g := range p.deps.Gates {
+func strictest(hold Hold, gates []Gate, now time.Time, inFlight int) Hold {
+	down, lowest := hold.Down, hold.LowestFirst // whichever decides
+	for _, g := range gates {
 		h := g.Credit(now, inFlight)
-		lowest = lowest || h.LowestFirst // whichever decides
+		down, lowest = down || h.Down, lowest || h.LowestFirst
 		if h.stricter(hold) {
 			hold = h
 		}
 	}
-	hold.LowestFirst = lowest
-	return hold, inFlight
+	hold.Down, hold.LowestFirst = down, lowest
+	return hold
 }
 
 // limitFor translates a gate's answer into how many jobs may run at once.
@@ -158,12 +191,6 @@ func (p *Pool) limitFor(hold Hold, inFlight int) int {
 
 // setHold notes why nothing starts. The caller holds mu.
 func (p *Pool) setHold(hold Hold, inFlight int, now time.Time) {
-	if !hold.Until.Equal(p.hold.Until) {
-		select {
-		case p.rearm <- struct{}{}:
-		default: // it has not looked since the last time
-		}
-	}
 	turned := hold.LowestFirst != p.hold.LowestFirst
 	p.hold = hold
 	if turned { // before anybody gets a permit
@@ -174,6 +201,19 @@ func (p *Pool) setHold(hold Hold, inFlight int, now time.Time) {
 		p.heldSince = time.Time{}
 	case p.heldSince.IsZero():
 		p.heldSince = now
+	}
+}
+
+// wakeAt names the time at which the gates are to be asked again. The caller holds
+// mu.
+func (p *Pool) wakeAt(next time.Time) {
+	if next.Equal(p.next) {
+		return
+	}
+	p.next = next
+	select {
+	case p.rearm <- struct{}{}:
+	default: // it has not looked since the last time
 	}
 }
 

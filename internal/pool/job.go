@@ -11,6 +11,7 @@ import (
 // held is a delivery in hand.
 type held struct {
 	job.Delivery
+	lane     *lane
 	priority job.Priority // of its source
 	claim    bulkhead.Claim
 	aside    int // earlier deliveries that only were set aside, see aside.go
@@ -23,9 +24,12 @@ type held struct {
 	record job.Record // of the deliveries before; from here on the job's goroutine's alone
 	marked bool       // record says that the job is being run
 
-	started time.Time // first time it got a permit
-	arrived bool      // in the waiting room; guarded by the pool's mu, as is
-	counted bool      // among the running
+	started time.Time  // first time it got a permit
+	arrived bool       // in the waiting room; guarded by the pool's mu, as is
+	counted bool       // among the running
+	noted   bool       // by what its consumer is judged by
+	inside  bool       // let through its turnstile
+	ticket  chan error // for who waits there
 	waited  time.Duration
 	took    time.Duration
 	answer  Answer // what became of its result
@@ -38,7 +42,7 @@ func (p *Pool) one(h *held) {
 	h.cancel(nil)
 	p.forget(h)
 	p.regulate(time.Now())
-	report := Report{Pool: p.name, Job: h.Job(), Priority: h.priority, Outcome: out, Answer: h.answer, Received: h.received, Waited: h.waited, Took: h.took, SettleErr: err}
+	report := Report{Pool: p.name, Job: h.Job(), Priority: h.priority, Outcome: out, Target: h.lane.Target, Answer: h.answer, Received: h.received, Waited: h.waited, Took: h.took, SettleErr: err}
 	if !h.started.IsZero() {
 		report.Age = max(0, h.started.Sub(h.Job().Enqueued))
 	}
@@ -50,38 +54,81 @@ func (p *Pool) one(h *held) {
 func (p *Pool) run(h *held) job.Outcome {
 	for {
 		arrived := time.Now()
-		err := p.enter(h)
+		err := p.admit(h)
 		now := time.Now()
 		h.waited += now.Sub(arrived)
 		if err != nil {
 			return p.turnedAway(h, err)
 		}
+		p.begun(h)
 		if h.started.IsZero() {
 			h.started = now
-			p.begun(h)
 			p.mark(h)
 			if p.isDraining() { // meanwhile: the mark takes its time when the broker is slow
-				p.bulkhead.Release(h.claim)
+				p.release(h)
 				return p.turnedAway(h, errReleased)
 			}
 		}
 		if time.Now().After(h.LeaseUntil()) { // the process may have been stopped meanwhile
-			p.bulkhead.Release(h.claim)
+			p.release(h)
 			return p.turnedAway(h, job.ErrLeaseLost)
 		}
-		out := p.deps.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
+		out := h.lane.Handler.Handle(h.ctx, h.Job(), h.record, p.draining)
 		h.took += time.Since(now)
 		if out.Action != job.Park {
-			p.bulkhead.Release(h.claim)
+			p.release(h)
 			return out
 		}
-		p.bulkhead.Yield(h.claim)
+		p.yield(h)
 		if out.After > p.cfg.MaxPark {
 			return job.Outcome{Action: job.Defer, Reason: out.Reason, After: out.After, Err: out.Err}
 		}
 		// The gate knows of the closed breaker too: the next enter waits for it.
 		p.regulate(time.Now())
 	}
+}
+
+// admit waits until the job may start: for its target, and for a permit.
+func (p *Pool) admit(h *held) error {
+	if err := p.pass(h); err != nil {
+		return err
+	}
+	err := p.enter(h)
+	if err != nil && h.lane.turnstile != nil {
+		p.mu.Lock()
+		p.leave(h)
+		p.mu.Unlock()
+	}
+	return err
+}
+
+// release gives back what a job needed to run.
+func (p *Pool) release(h *held) {
+	p.bulkhead.Release(h.claim)
+	if h.lane.turnstile != nil {
+		p.mu.Lock()
+		h.lane.turnstile.running--
+		p.leave(h)
+		p.mu.Unlock()
+	}
+}
+
+// yield gives it back for a job that its target did not let start. Nobody else of
+// that target gets it until the gates were asked again.
+func (p *Pool) yield(h *held) {
+	t := h.lane.turnstile
+	if t == nil {
+		p.bulkhead.Yield(h.claim)
+		return
+	}
+	p.bulkhead.Release(h.claim)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t.running--
+	t.limit = min(t.limit, t.inside-1)
+	p.leave(h)
+	h.counted = false // it waits outside of the room
+	p.running[h.priority]--
 }
 
 func (p *Pool) isDraining() bool {
@@ -116,10 +163,16 @@ func (p *Pool) leaveDoor(h *held) {
 // begun counts a job among the running. It stays there until it is settled,
 // also while it waits for its target to come back.
 func (p *Pool) begun(h *held) {
+	if h.counted {
+		return // its own
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leaveDoor(h)
 	h.counted = true
+	if t := h.lane.turnstile; t != nil {
+		t.running++
+	}
 	p.running[h.priority]++
 	if p.deps.Shares.Used() > 1 {
 		p.request() // one less waits for its turn

@@ -70,9 +70,14 @@ type Hold struct {
 	Until time.Time
 	// Full: the Credit is used up by jobs that run; others start as they end.
 	Full bool
+	// Down: the target does not work. What may start is to find out whether it is
+	// back.
+	Down bool
 	// LowestFirst: the jobs that may start may fail for no fault of their own. The
 	// least important priority that has jobs goes first.
 	LowestFirst bool
+	// Target whose gate it is, in a pool with several.
+	Target string
 }
 
 // Holds tells whether a pool in which so many jobs run is kept from working,
@@ -92,12 +97,38 @@ func (h Hold) stricter(other Hold) bool {
 	return h.Until.After(other.Until)
 }
 
+// wider is what two targets let through together.
+func (h Hold) wider(other Hold) Hold {
+	if h.Credit < other.Credit {
+		h, other = other, h
+	}
+	switch {
+	case h.Credit == Unlimited:
+		return Hold{Credit: Unlimited}
+	case other.Credit > 0:
+		h.Credit += other.Credit
+		h.Full, h.Down, h.LowestFirst = h.Full || other.Full, h.Down && other.Down, h.LowestFirst && other.LowestFirst
+	case h.Credit == 0 && (other.Full && !h.Full || other.opensBefore(h)):
+		return other
+	}
+	return h
+}
+
+// opensBefore tells which of two that let nothing through does so again first.
+func (h Hold) opensBefore(other Hold) bool {
+	return h.Full == other.Full && !h.Until.IsZero() && (other.Until.IsZero() || h.Until.Before(other.Until))
+}
+
 // Unlimited is the credit of an open gate.
 const Unlimited = math.MaxInt
 
+// MostlyDead is the reason of a Hold that lets one job a second through: most of
+// the last ones were for a target that is held.
+const MostlyDead = "mostly_dead"
+
 // HoldReasons are all reasons for which a pool may be held.
 func HoldReasons() []string {
-	return []string{"breaker", "throttled", "limit", "ramp", "rate_limit", "stalled", "valve", "pressure", "paused", "degraded", "draining"}
+	return []string{"breaker", "throttled", "limit", "ramp", "rate_limit", "stalled", "valve", "pressure", "paused", "degraded", MostlyDead, "draining"}
 }
 
 // Gate holds jobs back while they could not succeed.
@@ -113,6 +144,8 @@ type Report struct {
 	Pool    string
 	Job     *job.Job
 	Outcome job.Outcome
+	// Target the job was for.
+	Target string
 	// Answer is what became of the result, "" if the job wants none.
 	Answer Answer
 	// Priority of the source the job came from.
@@ -127,16 +160,18 @@ type Report struct {
 	SettleErr error
 }
 
-// Deps are a pool's collaborators. All but Results are required.
+// Deps are a pool's collaborators. All but Results and Route are required.
 type Deps struct {
 	// Sources by priority; nil for a priority the pool does not use.
-	Sources     [job.Priorities]Source
-	Handler     Handler
-	DeadLetters DeadLetters
-	Ledger      Ledger
+	Sources [job.Priorities]Source
+	Ledger  Ledger
+	// Lanes to the pool's targets. At least one.
+	Lanes []Lane
+	// Route is the index of the lane that a job takes. Not asked if there is but one.
+	Route func(*job.Job) int
 	// Results are sent to whom the jobs name. Nil: nobody is told.
 	Results Sender
-	// Gates must all let a job through. At least one.
+	// Gates of the pool itself must all let a job through, as those of its target.
 	Gates  []Gate
 	Shares shed.Shares
 	// Report is called once per delivery, from the job's goroutine. It must
@@ -149,6 +184,7 @@ type Pool struct {
 	name     string
 	cfg      Config
 	deps     Deps
+	lanes    []*lane
 	bulkhead *bulkhead.Bulkhead
 	asides   *asides         // nil: no difference between tenants
 	work     context.Context // of the jobs; set by Run before any delivery
@@ -170,7 +206,9 @@ type Pool struct {
 	oldest    [job.Priorities]time.Time // publication of the job that came last: nothing in its stream is older
 	reserve   [job.Priorities]int       // of the limit, for those above each priority
 	limit     int                       // the bulkhead's limit as last set
+	recent    [job.Priorities]recent    // of a pool with several targets
 	hold      Hold
+	next      time.Time // when the answer of a gate changes by itself; zero: never
 	heldSince time.Time
 	stopping  bool
 	room      context.Context // of the waiting; replaced when it was closed
@@ -181,7 +219,7 @@ type Pool struct {
 // New returns a pool. The configuration must be valid and complete.
 func New(name string, cfg Config, deps Deps) *Pool {
 	p := &Pool{
-		name: name, cfg: cfg, deps: deps,
+		name: name, cfg: cfg, deps: deps, lanes: newLanes(deps),
 		draining: make(chan struct{}),
 		released: make(chan struct{}),
 		rearm:    make(chan struct{}, 1),
@@ -210,7 +248,7 @@ func (p *Pool) Run(fetch, work context.Context) {
 	var background sync.WaitGroup
 	background.Go(func() { p.keepAlive(keep) })
 	background.Go(func() { p.watchClock(fetch) })
-	for _, g := range p.deps.Gates {
+	for g := range p.gates {
 		background.Go(func() { p.watchGate(fetch, g) })
 	}
 	var sources sync.WaitGroup
@@ -240,6 +278,7 @@ func (p *Pool) beginStop() {
 	p.stopping = true
 	close(p.draining)
 	p.setHold(Hold{Reason: "draining"}, 0, time.Now())
+	p.wakeAt(time.Time{})
 	p.setLimit(0)
 	p.mu.Unlock()
 }
@@ -256,7 +295,9 @@ type Stats struct {
 	Held      [job.Priorities]int
 	// SetAside jobs were given back so that other tenants' jobs are seen, and
 	// have not come back; see Fairness.
-	SetAside  int
+	SetAside int
+	// Parked jobs are in hand and wait for their target, in a pool with several.
+	Parked    int
 	Hold      Hold
 	HeldSince time.Time
 	// OldestHeld is when the oldest job in hand was received. Zero: none.
@@ -276,6 +317,10 @@ func (p *Pool) Stats() Stats {
 	}
 	for _, n := range b.Waiting {
 		s.Waiting += n
+	}
+	s.Parked = p.parked()
+	if hold, ok := p.slowed(); ok && s.Hold.Credit == Unlimited {
+		s.Hold = hold
 	}
 	if p.asides != nil {
 		s.SetAside = len(p.asides.away)

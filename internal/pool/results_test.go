@@ -34,8 +34,11 @@ func tell(t *testing.T, out job.Outcome, s *sender) (got pool.Report) {
 	t.Helper()
 	s.stream = newStream(job.Normal, 1)
 	deps := pool.Deps{
-		Handler:     &handler{do: func(context.Context, *job.Job, job.Record) job.Outcome { return out }},
-		DeadLetters: &letters{}, Ledger: &ledger{records: map[string]job.Record{}}, Results: s, Gates: []pool.Gate{newGate()},
+		Lanes: []pool.Lane{{
+			Handler:     &handler{do: func(context.Context, *job.Job, job.Record) job.Outcome { return out }},
+			DeadLetters: &letters{}, Gates: []pool.Gate{newGate()},
+		}},
+		Ledger: &ledger{records: map[string]job.Record{}}, Results: s,
 		Report: func(r pool.Report) { got = r }, Shares: shed.Config{}.WithDefaults().For([]job.Priority{job.Normal}),
 	}
 	deps.Sources[job.Normal] = s.stream

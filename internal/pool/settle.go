@@ -43,7 +43,7 @@ func (p *Pool) bury(h *held, out job.Outcome) job.Outcome {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), deadLetterPatience)
 	defer cancel()
-	if err := p.deps.DeadLetters.Put(ctx, h.Job(), out, h.record); err != nil {
+	if err := h.lane.DeadLetters.Put(ctx, h.Job(), out, h.record); err != nil {
 		return job.Outcome{
 			Action: job.Defer, Reason: job.NoDLQ, After: deadLetterAgain, Tries: out.Tries, Last: out.Last,
 			Err: fmt.Errorf("dead letter could not be stored: %w", err),

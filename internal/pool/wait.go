@@ -139,11 +139,17 @@ func (p *Pool) closeRoomWith(cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closeRoom(cause)
+	for t := range p.turnstiles {
+		t.dismiss(0, func() error { return cause })
+	}
 }
 
 // deferWaiting gives back everything that waits, not to come again before the
 // given time. The caller holds mu.
 func (p *Pool) deferWaiting(after time.Duration, why job.Reason) {
 	p.closeRoom(deferred{after, why})
+	for t := range p.turnstiles {
+		t.dismiss(0, func() error { return deferred{after, why} })
+	}
 	p.openRoom()
 }

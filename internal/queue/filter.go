@@ -12,18 +12,19 @@ import (
 // SubjectCovers tells whether every subject that matches the inner filter
 // matches the outer one, too.
 func SubjectCovers(outer, inner string) bool {
-	os, is := strings.Split(outer, "."), strings.Split(inner, ".")
-	for i, o := range os {
+	for {
+		o, moreOuter, outerGoesOn := strings.Cut(outer, ".")
+		i, moreInner, innerGoesOn := strings.Cut(inner, ".")
 		switch {
 		case o == ">":
-			return i < len(is)
-		case i >= len(is) || is[i] == ">":
+			return true
+		case i == ">" || o != "*" && o != i:
 			return false
-		case o != "*" && o != is[i]:
-			return false
+		case !outerGoesOn || !innerGoesOn:
+			return outerGoesOn == innerGoesOn
 		}
+		outer, inner = moreOuter, moreInner
 	}
-	return len(os) == len(is)
 }
 
 // coveredBy tells whether one of the filters covers a subject.

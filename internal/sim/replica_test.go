@@ -140,9 +140,12 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 		},
 	}, pipeline.Deps{Target: door{r.w.down, l}, Limiter: limits, Breaker: guard, Retry: again, OnTry: l.try})}
 	deps := pool.Deps{
-		Handler:     handler,
-		DeadLetters: undertaker{dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name), r},
-		Ledger:      scribe{ledger, r}, Gates: []pool.Gate{gate.Breaker(guard, breaker.ProbeHighest), gate.Limiter(limits)}, Report: l.report,
+		Lanes: []pool.Lane{{
+			Handler:     handler,
+			DeadLetters: undertaker{dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name), r},
+			Gates:       []pool.Gate{gate.Breaker(guard, breaker.ProbeHighest), gate.Limiter(limits)},
+		}},
+		Ledger: scribe{ledger, r}, Report: l.report,
 	}
 	var used []job.Priority
 	for p := range job.Priority(job.Priorities) {

@@ -130,7 +130,7 @@ func TestForetell_isWhatHappens(t *testing.T) {
 		s := suite(t, fmt.Sprintf(plain, calm, "redelivery: {max_attempts: 4}"), fmt.Sprintf(`
 - {name: %q, jobs: {subject: jobs.high}, targets: {t: {%s, takes: 1ms}}, expect: {dead: 1}}
 `, c.step, c.step))
-		fate, err := Foretell(s.Config, "p", c.answer)
+		fate, err := Foretell(s.Config, Routes(s.Config, "jobs.high")[0], c.answer)
 		if err != nil {
 			t.Fatal(err)
 		}

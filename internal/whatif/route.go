@@ -34,7 +34,8 @@ type Route struct {
 func Routes(cfg *config.File, subject string) (all []Route) {
 	for _, t := range Takers(cfg, subject) {
 		p := cfg.Pools[t.Pool]
-		all = append(all, Route{Taker: t, Stream: p.Stream, Consumer: t.Pool + "-" + t.Priority, Target: p.Target, Fallback: len(cfg.Targets[p.Target].Fallback)})
+		target := config.TargetOf(p, subject)
+		all = append(all, Route{Taker: t, Stream: p.Stream, Consumer: t.Pool + "-" + t.Priority, Target: target, Fallback: len(cfg.Targets[target].Fallback)})
 	}
 	return all
 }
@@ -92,19 +93,18 @@ func (s Span) String() string {
 	return short(s.Min) + "–" + short(s.Max)
 }
 
-// Foretell says what becomes of a job of a pool if its target always answers the
+// Foretell says what becomes of a job on a route if its target always answers the
 // same. The judgements are those of the daemon, made for the shortest and for the
 // longest waits that chance may bring.
-func Foretell(cfg *config.File, poolName string, a Answer) (Fate, error) {
-	p := cfg.Pools[poolName]
-	t := cfg.Targets[p.Target]
+func Foretell(cfg *config.File, r Route, a Answer) (Fate, error) {
+	p, t := cfg.Pools[r.Pool], cfg.Targets[r.Target]
 	over, err := httptarget.NewOver(*t.HTTP, a)
 	if err != nil {
 		return Fate{}, err
 	}
 	defer over.Close()
 	j := &job.Job{ID: "1", Stream: p.Stream, Sequence: 1, Deliveries: 1, Enqueued: time.Now()}
-	result := over.Call(context.Background(), target.Request{Job: j, Pool: poolName, Attempt: 1, Try: 1, Timeout: t.Timeout})
+	result := over.Call(context.Background(), target.Request{Job: j, Pool: r.Pool, Attempt: 1, Try: 1, Timeout: t.Timeout})
 	const almostOne = 1 - 1e-12
 	longest, shortest := live(p, t, result, 0), live(p, t, result, almostOne)
 	says, charged := pipeline.Account(result.Class)

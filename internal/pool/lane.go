@@ -1,0 +1,384 @@
+package pool
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/workerd/workerd/internal/job"
+)
+
+// A pool with one target waits for it as a whole: nothing is pulled while it is
+// held. With several a consumer brings jobs of all of them in the order of the
+// stream, so a pool is held only while they all are, and before each target there
+// is a turnstile at which its jobs wait without a permit:
+//
+//	            ┌─ turnstile ─ waiting ┐
+//	Deliver ──►─┤                      ├─► waiting ──permit──► handled
+//	            └─ turnstile ──────────┘          of the pool
+//	                  │ held for long, or too many wait already
+//	                  └──► deferred, until its target is about to come back
+//
+// Those that wait there take no room, up to as many as the pool runs. A consumer
+// that brings hardly anything but jobs of a dead target is asked for one a second:
+// more would only carry the backlog from the stream to its redeliveries.
+
+// Lane is the way to one target.
+type Lane struct {
+	// Target is its name.
+	Target string
+	// Handler runs the jobs of the target, DeadLetters keeps those that failed.
+	Handler     Handler
+	DeadLetters DeadLetters
+	// Gates of the target must all let a job through.
+	Gates []Gate
+}
+
+// lane of a pool.
+type lane struct {
+	Lane
+	turnstile *turnstile // nil: the pool has one target, and waits for it as a whole
+}
+
+// turnstile lets the jobs of one target through, as many as its gates say.
+// Guarded by the pool's mu.
+type turnstile struct {
+	target  string
+	hold    Hold
+	since   time.Time // it lets nobody through; zero: it does
+	limit   int       // of those inside
+	inside  int       // let through and not ended
+	running int       // of these, those with a permit
+	waiting [job.Priorities][]*held
+}
+
+const (
+	// short is how long a target that works may be held at a time: it paces its calls.
+	short = time.Second
+	// recently is how many of its last jobs a consumer is judged by.
+	recently = 100
+	// trickle is the pace of a consumer whose jobs are mostly for a dead target.
+	trickle = time.Second
+)
+
+// newLanes of a pool.
+func newLanes(deps Deps) []*lane {
+	lanes := make([]*lane, len(deps.Lanes))
+	for i, l := range deps.Lanes {
+		lanes[i] = &lane{Lane: l}
+		if len(deps.Lanes) > 1 {
+			lanes[i].turnstile = &turnstile{target: l.Target, limit: Unlimited, hold: Hold{Credit: Unlimited}}
+		}
+	}
+	return lanes
+}
+
+// laneOf is the way a job takes, for as long as it is in hand.
+func (p *Pool) laneOf(j *job.Job) *lane {
+	if len(p.lanes) == 1 {
+		return p.lanes[0]
+	}
+	return p.lanes[p.deps.Route(j)]
+}
+
+// turnstiles are those of a pool with several targets.
+func (p *Pool) turnstiles(yield func(*turnstile) bool) {
+	for _, l := range p.lanes {
+		if l.turnstile != nil && !yield(l.turnstile) {
+			return
+		}
+	}
+}
+
+// pass waits until the job's target may get one more.
+func (p *Pool) pass(h *held) error {
+	t := h.lane.turnstile
+	if t == nil {
+		return nil
+	}
+	now := time.Now()
+	p.mu.Lock()
+	if p.room.Err() != nil {
+		p.mu.Unlock()
+		return errReleased
+	}
+	dead := t.isDead()
+	p.recent[h.priority].note(h, dead)
+	if t.inside < t.limit && t.nobodyWaits() {
+		t.admit(h)
+		p.mu.Unlock()
+		return nil
+	}
+	if dead && (t.remaining(now) > p.cfg.MaxPark || p.parked() >= p.cfg.Concurrency) {
+		d := t.deferral(now)
+		p.mu.Unlock()
+		return d
+	}
+	p.leaveDoor(h)
+	h.ticket = make(chan error, 1)
+	t.waiting[h.priority] = append(t.waiting[h.priority], h)
+	p.request() // it takes no room
+	p.mu.Unlock()
+	select {
+	case err := <-h.ticket:
+		return err
+	case <-h.ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !t.forsake(h) && <-h.ticket == nil {
+		p.leave(h)
+	}
+	return context.Cause(h.ctx)
+}
+
+// leave gives back what pass has given. The caller holds mu.
+func (p *Pool) leave(h *held) {
+	t := h.lane.turnstile
+	if t == nil || !h.inside {
+		return
+	}
+	h.inside = false
+	t.inside--
+	t.grant()
+}
+
+// isDead tells whether the jobs of a target had better be elsewhere: it is down and
+// its probes are taken, or held for longer than a pace would. The caller holds mu,
+// as do those of all that follow.
+func (t *turnstile) isDead() bool {
+	if t.hold.Down {
+		return t.inside >= t.limit
+	}
+	return !t.since.IsZero() && (t.hold.Until.IsZero() || t.hold.Until.Sub(t.since) > short)
+}
+
+// remaining is how long the target will be held, 0 if nobody knows.
+func (t *turnstile) remaining(now time.Time) time.Duration {
+	if t.hold.Until.IsZero() {
+		return 0
+	}
+	return max(0, t.hold.Until.Sub(now))
+}
+
+// deferral is until the target is about to come back, and then not for all at once.
+func (t *turnstile) deferral(now time.Time) deferred {
+	after := max(short, t.remaining(now))
+	return deferred{after + time.Duration(rand.Float64()*float64(after)/4), job.Reason(t.hold.Reason)}
+}
+
+func (t *turnstile) regulate(hold Hold, now time.Time) {
+	t.hold, t.limit = hold, Unlimited
+	switch {
+	case !hold.Holds(t.running):
+		t.since = time.Time{}
+	case t.since.IsZero():
+		t.since = now
+	}
+	if hold.Credit < Unlimited {
+		t.limit = t.running + hold.Credit
+	}
+	t.grant()
+}
+
+func (t *turnstile) nobodyWaits() bool {
+	for _, line := range t.waiting {
+		if len(line) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (t *turnstile) admit(h *held) {
+	h.inside = true
+	t.inside++
+}
+
+// grant lets in who is next, as long as there is room.
+func (t *turnstile) grant() {
+	for _, priority := range order(t.hold.LowestFirst) {
+		for len(t.waiting[priority]) > 0 && t.inside < t.limit {
+			h := t.waiting[priority][0]
+			t.waiting[priority] = slices.Delete(t.waiting[priority], 0, 1)
+			t.admit(h)
+			h.ticket <- nil
+		}
+	}
+}
+
+// forsake takes out somebody who waits, and tells whether he did.
+func (t *turnstile) forsake(h *held) bool {
+	i := slices.Index(t.waiting[h.priority], h)
+	if i >= 0 {
+		t.waiting[h.priority] = slices.Delete(t.waiting[h.priority], i, i+1)
+	}
+	return i >= 0
+}
+
+// dismiss sends away the last of those who wait until n are left.
+func (t *turnstile) dismiss(n int, why func() error) {
+	left := t.length() - n
+	for priority := len(t.waiting) - 1; priority >= 0; priority-- {
+		for line := &t.waiting[priority]; left > 0 && len(*line) > 0; left-- {
+			last := len(*line) - 1
+			(*line)[last].ticket <- why()
+			*line = slices.Delete(*line, last, last+1)
+		}
+	}
+}
+
+func (t *turnstile) length() (n int) {
+	for _, line := range t.waiting {
+		n += len(line)
+	}
+	return n
+}
+
+// parked is how many jobs wait at a turnstile.
+func (p *Pool) parked() (n int) {
+	for t := range p.turnstiles {
+		n += t.length()
+	}
+	return n
+}
+
+// inRoom are the jobs in hand, by priority, without those that wait at a
+// turnstile. Of these, more than the pool runs do not go uncounted: a target that
+// is only slow holds the others up in the end.
+func (p *Pool) inRoom() [job.Priorities]int {
+	in, left := p.count, p.cfg.Concurrency
+	if len(p.lanes) == 1 {
+		return in
+	}
+	for t := range p.turnstiles {
+		for priority, line := range t.waiting {
+			n := min(left, len(line))
+			in[priority] -= n
+			left -= n
+		}
+	}
+	return in
+}
+
+// askLanes asks the gates of each target.
+func (p *Pool) askLanes(now time.Time, inFlight int) []Hold {
+	holds := make([]Hold, len(p.lanes))
+	for i, l := range p.lanes {
+		holds[i] = strictest(Hold{Credit: Unlimited}, l.Gates, now, inFlight)
+	}
+	return holds
+}
+
+// soonestChange is when something that holds the pool, a target or a consumer
+// changes by itself; zero: never. The caller holds mu.
+func (p *Pool) soonestChange() time.Time {
+	soonest := p.hold.Until
+	if len(p.lanes) == 1 {
+		return soonest
+	}
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (soonest.IsZero() || t.Before(soonest)) {
+			soonest = t
+		}
+	}
+	for t := range p.turnstiles {
+		sooner(t.hold.Until)
+	}
+	if hold, ok := p.slowed(); ok {
+		sooner(hold.Until)
+	}
+	return soonest
+}
+
+// regulateLanes sets who may pass, and returns what the targets let through
+// together.
+func (p *Pool) regulateLanes(holds []Hold, now time.Time) Hold {
+	all := Hold{}
+	for i, hold := range holds {
+		t := p.lanes[i].turnstile
+		hold.Target = t.target
+		t.regulate(hold, now)
+		if all = all.wider(hold); i == 0 {
+			all = hold
+		}
+	}
+	for t := range p.turnstiles {
+		if !t.isDead() {
+			continue
+		}
+		keep := max(0, p.cfg.Concurrency-(p.parked()-t.length()))
+		if t.remaining(now) > p.cfg.MaxPark {
+			keep = 0
+		}
+		t.dismiss(keep, func() error { return t.deferral(now) })
+	}
+	return all
+}
+
+// recent is what the last jobs of a consumer were for.
+type recent struct {
+	last [recently]*turnstile // dead ones; nil: another, or none yet
+	n    int
+	next time.Time // when it may be asked for one more
+}
+
+// note that a job has come, once.
+func (r *recent) note(h *held, dead bool) {
+	if h.noted {
+		return
+	}
+	h.noted = true
+	r.last[r.n] = nil
+	if dead {
+		r.last[r.n] = h.lane.turnstile
+	}
+	r.n = (r.n + 1) % recently
+}
+
+// mostlyFor is the dead target that most of the jobs were for, nil if there is none.
+func (r *recent) mostlyFor(p *Pool) *turnstile {
+	for t := range p.turnstiles {
+		if !t.isDead() {
+			continue
+		}
+		n := 0
+		for _, other := range r.last {
+			if other == t {
+				n++
+			}
+		}
+		if 2*n > recently {
+			return t
+		}
+	}
+	return nil
+}
+
+// paced is how many of n jobs a consumer may be asked for.
+func (p *Pool) paced(priority, n int, now time.Time) int {
+	r := &p.recent[priority]
+	switch {
+	case len(p.lanes) == 1 || r.mostlyFor(p) == nil:
+		return n
+	case p.requested[priority] > 0 || now.Before(r.next):
+		return 0
+	}
+	r.next = now.Add(trickle)
+	return min(n, 1)
+}
+
+// slowed is what a pool that is not held has to say while one of its consumers is
+// asked for one job a second.
+func (p *Pool) slowed() (Hold, bool) {
+	if len(p.lanes) == 1 {
+		return Hold{}, false
+	}
+	for i := range p.recent {
+		if t := p.recent[i].mostlyFor(p); t != nil {
+			return Hold{Credit: 1, Reason: MostlyDead, Until: p.recent[i].next, Target: t.target}, true
+		}
+	}
+	return Hold{}, false
+}
