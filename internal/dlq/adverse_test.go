@@ -4,12 +4,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
+	"github.com/workerd/workerd/internal/dlq"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/queue"
 )
 
 // await until the client has found the broker, or found it gone.
@@ -156,5 +162,46 @@ func TestPut_headerThatDoesNotFitIsSaidToBeTheReason(t *testing.T) {
 	}
 	if len(k.letters()) != 0 {
 		t.Error("it was stored all the same")
+	}
+}
+
+// TestPut_waitsForAStreamThatElectsALeader: the cluster knows the stream, but
+// nobody answers for it yet. The job must not go back, and be run again, for
+// that. The cluster is played, in a domain of its own.
+func TestPut_waitsForAStreamThatElectsALeader(t *testing.T) {
+	k := newKit(t, nil)
+	conn, err := queue.Dial(queue.Config{URL: k.broker.URL(), JetstreamDomain: "played"}.WithDefaults(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	nc, _ := k.broker.Connect()
+	answer := func(subject, text string, after func()) {
+		if _, err := nc.Subscribe(subject, func(m *nats.Msg) {
+			after()
+			if err := m.Respond([]byte(text)); err != nil {
+				t.Error(err)
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	var looked, stored atomic.Int32
+	answer("$JS.played.API.STREAM.INFO.WORKERD_DLQ", `{"config":{"name":"WORKERD_DLQ","subjects":["workerd.dlq.>"],"num_replicas":1,"retention":"limits","storage":"file","max_bytes":-1,"max_age":1209600000000000},"state":{}}`, func() {
+		if looked.Add(1) == 3 {
+			answer("workerd.dlq.email", `{"stream":"WORKERD_DLQ","seq":1}`, func() { stored.Add(1) })
+		}
+	})
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	j, out, record := failedJob()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := dlq.New(conn, k.cfg, "email", "mailer").Put(ctx, j, out, record); err != nil {
+		t.Error(err)
+	}
+	if stored.Load() != 1 || looked.Load() != 3 {
+		t.Errorf("stored %d times after %d looks at the stream, want once after 3", stored.Load(), looked.Load())
 	}
 }

@@ -115,26 +115,55 @@ func (s *Store) put(ctx context.Context, m *nats.Msg, stream string, publish fun
 
 func (s *Store) client() *nats.Conn { return s.conn.JetStream().Conn() }
 
-// publish makes the stream if nobody has it.
+const (
+	// answerWithin is how long the stream may take to answer before it is asked
+	// again: the answer may be lost with its leader.
+	answerWithin = 5 * time.Second
+	// electionPause is how long a stream without a leader is left alone.
+	electionPause = 250 * time.Millisecond
+)
+
+// publish asks until there is an answer: otherwise each job would go back while
+// the nodes of a cluster elect a leader, and be run again for nothing.
 func (s *Store) publish(ctx context.Context, m *nats.Msg, id string) error {
+	for {
+		err := s.ask(ctx, m, id)
+		if err == nil || !unanswered(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(electionPause):
+		}
+	}
+}
+
+// ask publishes once, and makes the stream if nobody has it.
+func (s *Store) ask(ctx context.Context, m *nats.Msg, id string) error {
 	err := s.send(ctx, m, id)
 	if !errors.Is(err, jetstream.ErrNoStreamResponse) {
 		return err
 	}
 	differs, ensured := Ensure(ctx, s.conn, s.cfg)
-	switch {
-	case ensured != nil:
+	if ensured != nil {
 		return ensured
-	case len(differs) > 0: // most likely the subjects
-		err = fmt.Errorf("%w; stream %s: %s", err, s.cfg.Stream, strings.Join(differs, ", "))
 	}
-	if again := s.send(ctx, m, id); !errors.Is(again, jetstream.ErrNoStreamResponse) {
-		return again
+	err = s.send(ctx, m, id)
+	if errors.Is(err, jetstream.ErrNoStreamResponse) && slices.ContainsFunc(differs, aboutSubjects) { // waiting does not help
+		return errors.New(err.Error() + "; stream " + s.cfg.Stream + ": " + strings.Join(differs, ", "))
 	}
 	return err
 }
 
+func aboutSubjects(difference string) bool { return strings.HasPrefix(difference, "subjects ") }
+
 func (s *Store) send(ctx context.Context, m *nats.Msg, id string) error {
+	if err := s.conn.AwaitConnected(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	ack, err := s.conn.JetStream().PublishMsg(ctx, m, jetstream.WithMsgID(id), jetstream.WithExpectStream(s.cfg.Stream))
 	if err == nil && ack.Stream != s.cfg.Stream {
 		err = fmt.Errorf("went to stream %s, not to %s", ack.Stream, s.cfg.Stream)
@@ -142,8 +171,20 @@ func (s *Store) send(ctx context.Context, m *nats.Msg, id string) error {
 	return err
 }
 
+// unanswered tells whether an error is what a server says, or does not say, while
+// its cluster has no leader or the connection breaks.
+func unanswered(err error) bool {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		return api.ErrorCode == codeUnavailable
+	}
+	return slices.ContainsFunc([]error{
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrDisconnected, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
+	}, func(known error) bool { return errors.Is(err, known) })
+}
+
 // Codes of the server's JetStream API, from its errors.json.
 const (
+	codeUnavailable     = 10008 // JSClusterNotAvailErr
 	codeMessageTooLarge = 10054 // JSStreamMessageExceedsMaximumErr
 	codeHeaderTooLarge  = 10097 // JSStreamHeaderExceedsMaximumErr
 )

@@ -67,7 +67,8 @@ type books struct {
 	// Sequences that the broker has acknowledged the jobs with.
 	Sequences map[string]uint64 `json:"sequences,omitempty"`
 	Calls     []call            `json:"calls"`
-	// Settled is what the tap has heard said about each sequence.
+	// Settled is what the tap has heard said about each sequence, if there was one.
+	Tapped  bool                    `json:"tapped,omitempty"`
 	Settled map[uint64][]settlement `json:"settled,omitempty"`
 	Letters []letter                `json:"letters"`
 	Left    []string                `json:"left"` // still in the stream
@@ -82,7 +83,7 @@ type verdict struct {
 	Left       int      `json:"left"`     // in the stream at the end, most of them done and not removed by a broker that was killed
 	Stranded   int      `json:"stranded"` // of these, neither done nor dead: nothing is over while they are there
 	Lost       int      `json:"lost"`
-	Forgotten  int      `json:"forgotten"`  // by the broker: it has given their sequence to another job, or removed it though all asked for it again
+	Forgotten  int      `json:"forgotten"`  // by the broker: it has given their sequence to another job, or removed it though nobody had acked or terminated it
 	Duplicates int      `json:"duplicates"` // calls answered 2xx beyond the first of a job
 	Explained  int      `json:"explained"`
 	Allowed    int      `json:"allowed"` // jobs that a fault excuses, repeated or not
@@ -173,7 +174,7 @@ func (b *books) accounted(v *verdict, calls map[string][]call, letters map[strin
 		case left[id]:
 			v.Stranded++
 			v.problem("job %s is still in the stream, called %d times, although its consumers have no more: %s", id, len(calls[id]), history(calls[id]))
-		case given[b.Sequences[id]] > 1, wanted(b.Settled[b.Sequences[id]]):
+		case given[b.Sequences[id]] > 1, b.Tapped && !ended(b.Settled[b.Sequences[id]]):
 			// The promise begins with a broker that keeps what it has acknowledged.
 			v.Forgotten++
 			v.Notes = append(v.Notes, fmt.Sprintf("the broker forgot job %s, which it had acknowledged as %d; of that sequence was said %v: %s",

@@ -214,7 +214,7 @@ func (w *world) account(ctx context.Context, problem error) (*books, error) {
 		b.Sequences[id] = sequence
 	}
 	b.Calls = w.down.book()
-	b.Settled = w.tap.book()
+	b.Tapped, b.Settled = true, w.tap.book()
 	var err error
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

@@ -20,9 +20,9 @@ type settlement struct {
 }
 
 // tap hears every ack, nak and term on its way to the consumers: one connection
-// to each node, so that what reaches a living node is heard there. It decides
-// who has lost a job that is gone: nobody but the broker, if nobody has acked
-// or terminated it.
+// to each node, so that what reaches a living node is heard there, and what goes
+// from one to another is heard twice. It decides who has lost a job that is gone:
+// the broker, if nobody has acked or terminated it.
 type tap struct {
 	clock func() time.Duration
 	conns []*nats.Conn
@@ -104,17 +104,9 @@ func (t *tap) close() {
 	}
 }
 
-// wanted tells whether all that anybody but the broker has said about a job is
-// that it be delivered again.
-func wanted(said []settlement) bool {
-	naks := 0
-	for _, s := range said {
-		switch {
-		case strings.HasPrefix(s.Said, "-NAK"):
-			naks++
-		case !strings.HasPrefix(s.Said, advisory):
-			return false
-		}
-	}
-	return naks > 0
+// ended tells whether anybody but the broker has said that a job needs no more.
+func ended(said []settlement) bool {
+	return slices.ContainsFunc(said, func(s settlement) bool {
+		return !strings.HasPrefix(s.Said, "-NAK") && !strings.HasPrefix(s.Said, advisory)
+	})
 }
