@@ -11,12 +11,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestFairness_behindTheJobsOfOneTenantAnotherIsServed: two thousand jobs of one
+// TestFairness_behindTheJobsOfOneTenantAnotherIsServed: six hundred jobs of one
 // lie before ten of another in the same stream. The ten do not wait for them,
 // and each of all is done once, without a record.
 func TestFairness_behindTheJobsOfOneTenantAnotherIsServed(t *testing.T) {
 	k := newKit(t)
-	const big, small = 2000, 10
+	const big, small = 600, 10
 	var mu sync.Mutex
 	calls, after := map[string]int{}, 0
 	k.decide = func(body string) int {
