@@ -235,7 +235,7 @@ func TestLimit_followsTheCapacity(t *testing.T) {
 func TestLimit_spendsItsTimeNearTheCapacity(t *testing.T) {
 	l := limiterOf(Config{}, Rate{}, 200)
 	model, now, sum, cuts := target{base: 50 * time.Millisecond, refuses: true, capacity: 90}, at(0), 0, 0
-	const seconds = 600
+	const seconds = 200
 	for range seconds {
 		before := l.Stats(now).Limit
 		now, _ = model.serve(l, now, 200)
