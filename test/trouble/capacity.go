@@ -12,7 +12,7 @@ import (
 
 // steps of the capacity: so many calls at once, for so long.
 func steps() []step {
-	return []step{{100, 30 * time.Second}, {20, 40 * time.Second}, {100, 50 * time.Second}}
+	return []step{{100, 30 * time.Second}, {20, 40 * time.Second}, {100, 60 * time.Second}}
 }
 
 type step struct {
