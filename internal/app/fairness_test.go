@@ -11,12 +11,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestFairness_behindTheJobsOfOneTenantAnotherIsServed: six hundred jobs of one
+// TestFairness_behindTheJobsOfOneTenantAnotherIsServed: two thousand jobs of one
 // lie before ten of another in the same stream. The ten do not wait for them,
 // and each of all is done once, without a record.
 func TestFairness_behindTheJobsOfOneTenantAnotherIsServed(t *testing.T) {
 	k := newKit(t)
-	const big, small = 600, 10
+	const big, small = 2000, 10
 	var mu sync.Mutex
 	calls, after := map[string]int{}, 0
 	k.decide = func(body string) int {
@@ -48,7 +48,9 @@ func TestFairness_behindTheJobsOfOneTenantAnotherIsServed(t *testing.T) {
 	}
 	<-k.js.PublishAsyncComplete()
 	d = k.run(file)
-	await(t, "everything done", func() bool { return k.left() == 0 })
+	for tenths := range 10 { // one await is too short for a machine that is slow
+		await(t, fmt.Sprintf("%d tenths are done", tenths+1), func() bool { return k.left() <= uint64(big/10*(9-tenths)) })
+	}
 	text := d.metrics()
 	if err := d.stop(); err != nil {
 		t.Error(err)
