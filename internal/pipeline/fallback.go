@@ -61,7 +61,7 @@ func (a *attempt) instead(ctx context.Context, draining <-chan struct{}) (out jo
 		if !s.Takes(cause) {
 			continue
 		}
-		if ctx.Err() != nil || closed(draining) {
+		if ctx.Err() != nil || closed(draining) || a.expired(time.Now()) {
 			break
 		}
 		if s.Kind() == fallback.DeadLetter {

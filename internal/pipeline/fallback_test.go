@@ -223,6 +223,21 @@ func TestFallback_isNotEnteredForAJobThatWasGivenUp(t *testing.T) {
 	}
 }
 
+// TestFallback_noStepBeginsAfterTheDeadline (found by sim, I7).
+func TestFallback_noStepBeginsAfterTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := func(context.Context, target.Request) job.Result {
+			time.Sleep(20 * time.Millisecond)
+			return broken()
+		}
+		c := newChain(late, answers("fine"), fallback.Step{Target: "other"}, fallback.Step{Reply: &fallback.Reply{}})
+		j := &job.Job{ID: "j", Enqueued: time.Now(), Deadline: time.Now().Add(10 * time.Millisecond)}
+		if out := c.Handle(t.Context(), j, job.Record{}, nil); out.Action != job.Retry || c.alternate.Load() != 0 || len(c.steps) != 0 {
+			t.Errorf("got %+v after %d calls elsewhere and %v, want the failure of the target", out, c.alternate.Load(), c.steps)
+		}
+	})
+}
+
 func TestFallback_endOfTheJobReachesTheStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, end := context.WithCancelCause(t.Context())

@@ -184,7 +184,7 @@ type attempt struct {
 // try makes one call to the target if it is to be called, and tells the retry
 // loop whether another could help.
 func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
-	if n > 1 && !a.job.Deadline.IsZero() && time.Now().After(a.job.Deadline) {
+	if n > 1 && a.expired(time.Now()) {
 		return retry.Verdict{} // it expired between two calls; what the last one said stands
 	}
 	r := a.call(ctx, a.p.primary, n)
@@ -199,6 +199,11 @@ func (a *attempt) try(ctx context.Context, n int) retry.Verdict {
 	a.last = r
 	a.remember(r)
 	return verdict(r)
+}
+
+// expired tells whether nobody wants the job done any more.
+func (a *attempt) expired(now time.Time) bool {
+	return !a.job.Deadline.IsZero() && now.After(a.job.Deadline)
 }
 
 // call makes one call over a lane if limiter and breaker permit.
