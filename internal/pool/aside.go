@@ -98,7 +98,8 @@ func (p *Pool) makeWay(h *held) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a, now := p.asides, time.Now()
-	if (p.backlog[h.priority] > 0 || a.othersAreOut(h)) && p.limit > 0 && !p.stopping && a.crowded(h) && a.roomFor(now) {
+	// Whoever has begun stays: it may be marked as one whose worker died.
+	if h.started.IsZero() && (p.backlog[h.priority] > 0 || a.othersAreOut(h)) && p.limit > 0 && !p.stopping && a.crowded(h) && a.roomFor(now) {
 		return deferred{a.setAside(h, p.limit, now), job.Fairness}
 	}
 	a.count(h, 1)

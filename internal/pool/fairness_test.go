@@ -250,3 +250,37 @@ func TestFairness_aFailedJobKeepsItsRecord(t *testing.T) {
 		}
 	})
 }
+
+// TestFairness_whoHasBegunIsNotSetAside: the mark that its run had left, as an
+// earlier delivery had ended without a word, was not taken back; after three
+// times it counted as one that kills its workers (found by sim, I12).
+func TestFairness_whoHasBegunIsNotSetAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := backlog(lot{"big", 100}, lot{"small", 100})
+		for _, j := range s.jobs {
+			j.Deliveries = 2
+		}
+		w := start(t, pool.Config{Concurrency: 4, Fairness: pool.Fairness{By: "key"}}, nil, s)
+		var mu sync.Mutex
+		calls := map[string]int{}
+		w.handler.set(func(_ context.Context, j *job.Job, before job.Record) job.Outcome {
+			<-time.After(time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
+			if n := before.Crashes(j.Deliveries); n > 1 {
+				t.Errorf("%s counts as one of which %d workers have died", j.ID, n)
+			}
+			if calls[j.ID]++; calls[j.ID] < 10 { // its target takes no more calls
+				return job.Outcome{Action: job.Park, Reason: job.Limited, After: time.Millisecond}
+			}
+			return job.Outcome{Action: job.Done, Reason: job.OK}
+		})
+		e := watch(w)
+		e.wait(t, "big", 100, time.Minute)
+		e.wait(t, "small", 100, time.Minute)
+		w.stop()
+		if e.done["big"]+e.done["small"] != 200 || e.aside == 0 || len(w.ledger.records) != 0 {
+			t.Errorf("%v done, %d set aside, records %v left", e.done, e.aside, w.ledger.records)
+		}
+	})
+}

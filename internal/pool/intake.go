@@ -22,6 +22,9 @@ func (i intake) Deliver(d job.Delivery, backlog uint64) {
 		h.claim.Key = p.asides.of(d.Job())
 	}
 	h.ctx, h.cancel = context.WithCancelCause(p.work)
+	lease := p.deps.Sources[i.priority].AckWait()
+	sent := d.LeaseUntil().Add(-lease) // as good as a sign of life
+	h.extended = sent
 	p.mu.Lock()
 	p.requested[i.priority] = max(0, p.requested[i.priority]-1)
 	p.backlog[i.priority], p.heard[i.priority] = backlog, now
@@ -34,6 +37,13 @@ func (i intake) Deliver(d job.Delivery, backlog uint64) {
 	p.request()
 	p.mu.Unlock()
 	p.jobs.Go(func() { p.one(h) })
+	if now.Sub(sent) < lease/3 {
+		return
+	}
+	select {
+	case p.short <- struct{}{}: // it has lain somewhere, and its lease may end before the next look
+	default:
+	}
 }
 
 // Returned implements job.Receiver.

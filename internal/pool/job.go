@@ -18,7 +18,7 @@ type held struct {
 	received time.Time
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
-	extended time.Time // last sign of life asked for; keepAlive's alone, as is
+	extended time.Time // last sign of life asked for, at first when it was handed over; keepAlive's alone, as is
 	lost     bool      // its lease was over
 
 	record job.Record // of the deliveries before; from here on the job's goroutine's alone
@@ -80,6 +80,9 @@ func (p *Pool) run(h *held) job.Outcome {
 			return out
 		}
 		p.yield(h)
+		if h.ctx.Err() != nil { // it was given up, and an open gate would let it in again and again
+			return p.turnedAway(h, context.Cause(h.ctx))
+		}
 		if out.After > p.cfg.MaxPark {
 			return job.Outcome{Action: job.Defer, Reason: out.Reason, After: out.After, Err: out.Err}
 		}
@@ -204,9 +207,11 @@ func (p *Pool) keepAlive(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
-		case now := <-timer.C:
-			p.extend(now)
+		case <-timer.C:
+		case <-p.short:
+			timer.Stop()
 		}
+		p.extend(time.Now())
 	}
 }
 
@@ -241,15 +246,11 @@ func (p *Pool) extend(now time.Time) {
 	var due, lost []*held
 	p.mu.Lock()
 	for h := range p.held {
-		last := h.extended
-		if last.IsZero() {
-			last = h.received
-		}
 		switch {
 		case now.After(h.LeaseUntil()):
 			h.lost = true
 			lost = append(lost, h)
-		case now.Sub(last) >= p.deps.Sources[h.priority].AckWait()/3:
+		case now.Sub(h.extended) >= p.deps.Sources[h.priority].AckWait()/3:
 			h.extended = now
 			due = append(due, h)
 		}

@@ -191,6 +191,7 @@ type Pool struct {
 	draining chan struct{}   // closed when the fetch context ends
 	released chan struct{}   // closed when nothing unstarted is left
 	rearm    chan struct{}   // nudges watchClock
+	short    chan struct{}   // nudges keepAlive
 	jobs     sync.WaitGroup
 
 	promoteAfter, shedAfter [job.Priorities]time.Duration // 0: never
@@ -223,6 +224,7 @@ func New(name string, cfg Config, deps Deps) *Pool {
 		draining: make(chan struct{}),
 		released: make(chan struct{}),
 		rearm:    make(chan struct{}, 1),
+		short:    make(chan struct{}, 1),
 		held:     make(map[*held]struct{}),
 		limit:    cfg.Concurrency,
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -348,6 +349,48 @@ func TestPool_aLostLeaseIsNoticedAtOnce(t *testing.T) {
 			t.Errorf("%d jobs were given up 5ms after their lease, want 1", n)
 		}
 		w.stop()
+	})
+}
+
+// TestPool_whoWasGivenUpIsNotRunAgainAndAgain: with a fallback the gate is open
+// though the target refuses, and who was given up does not get to the fallback
+// (found by sim, as a loop).
+func TestPool_whoWasGivenUpIsNotRunAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int32
+		refused := func(ctx context.Context, _ *job.Job, _ job.Record) job.Outcome {
+			if calls.Add(1); calls.Load() < 100 {
+				<-ctx.Done()
+			}
+			return job.Outcome{Action: job.Park, Reason: job.BreakerOpen, After: time.Second}
+		}
+		w := start(t, pool.Config{Concurrency: 1}, refused, newStream(job.Normal, 1))
+		synctest.Wait()
+		w.interrupt(job.ErrInterrupted)
+		synctest.Wait()
+		if n := calls.Load(); n != 1 || w.outcomes(job.Released) != 1 {
+			t.Errorf("it was run %d times; outcomes %+v", n, w.reports)
+		}
+		w.stop()
+	})
+}
+
+// TestPool_aShortLeaseIsKeptOrGivenUpInTime: of a job that has lain in a process
+// that was stopped little is left of the lease, less than until the next look
+// (found by sim, I9).
+func TestPool_aShortLeaseIsKeptOrGivenUpInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, deaf := range []bool{false, true} {
+			s := newStream(job.Normal, 1)
+			s.deaf, s.lay = deaf, s.ackWait-10*time.Millisecond
+			w := start(t, pool.Config{Concurrency: 1}, takes(time.Minute), s)
+			time.Sleep(15 * time.Millisecond)
+			synctest.Wait()
+			if n := w.outcomes(job.LeaseLost); (n == 1) != deaf {
+				t.Errorf("broker deaf %v: %d jobs were given up after their lease", deaf, n)
+			}
+			w.stop()
+		}
 	})
 }
 
