@@ -40,7 +40,7 @@ func (b *busy) Handle(ctx context.Context, j *job.Job, before job.Record, draini
 		b.at, b.how = now, 0
 	}
 	if b.how++; b.how == tooOften {
-		b.l.r.w.fail("replica %d was refused %d times at one instant (%s): %+v %+v", b.l.r.id, tooOften, out.Reason, b.l.pool.Stats(), b.l.guard.Stats(b.at))
+		b.l.r.w.fail("replica %d was refused %d times at one instant (%s: %v): %+v %+v", b.l.r.id, tooOften, out.Reason, out.Err, b.l.pool.Stats(), b.l.guard.Stats(b.at))
 	}
 	return out
 }

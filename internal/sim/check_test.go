@@ -89,9 +89,9 @@ func (w *world) check(ctx context.Context) (seen tally) {
 // has a fault that explains it). It returns how many were.
 func (w *world) checkEnds(dead map[string]int) (twice int) {
 	for id := range w.acked {
-		done := 0
+		done := w.answered[id]
 		for _, c := range w.down.calls[id] {
-			if c.done {
+			if c.done && !w.isHedge(id, c) {
 				done++
 			}
 		}
@@ -117,13 +117,21 @@ func (w *world) checkEnds(dead map[string]int) (twice int) {
 	for _, r := range w.replicas {
 		for id, held := range r.held {
 			for _, i := range held {
-				if i.what == job.Done && !slices.ContainsFunc(w.down.calls[id], func(c *call) bool { return c.done && c.replica == r && !c.end.After(i.to) }) {
+				if i.what == job.Done && i.source != job.Static && !slices.ContainsFunc(w.down.calls[id], func(c *call) bool { return c.done && c.replica == r && !c.end.After(i.to) }) {
 					w.fail("I2: replica %d took %s for done: %s", r.id, id, w.story(id))
 				}
 			}
 		}
 	}
 	return twice
+}
+
+// isHedge tells whether a call was made while another one of the same attempt
+// went on, of a target that may be called twice.
+func (w *world) isHedge(id string, c *call) bool {
+	return w.hedges(w.poolOf(id)) && slices.ContainsFunc(w.down.calls[id], func(o *call) bool {
+		return o.done && o.replica == c.replica && o.begin.Before(c.begin) && c.begin.Before(o.end) && c.replica.holding(id, o).from.Equal(c.replica.holding(id, c).from)
+	})
 }
 
 // checkLeases: a lease is lost for a reason only.
@@ -205,7 +213,7 @@ func (w *world) checkDrains() {
 func (w *world) checkAttempts(dead map[string]int) {
 	for id := range w.acked {
 		w.checkGivenUp(id)
-		if !w.hopeless(id) || w.kills(id) || w.seed.chance(id, "header") < 0.03 {
+		if !w.hopeless(id) || w.answered[id] > 0 || w.kills(id) || w.seed.chance(id, "header") < 0.03 {
 			continue
 		}
 		charged, poisoned := 0, false // by others that killed the workers they shared
@@ -279,7 +287,7 @@ func (w *world) uncounted(r *replica, i interval) bool {
 func (w *world) explained(id string) bool {
 	for _, r := range w.replicas {
 		for _, i := range r.held[id] {
-			if i.what == job.DeadLetter && w.repeats(r, i) || i.what != job.Done && w.late(r, i) {
+			if (i.what == job.DeadLetter || i.source == job.Static) && w.repeats(r, i) || i.what != job.Done && w.late(r, i) {
 				return true
 			}
 		}

@@ -48,6 +48,11 @@
 // needs max_crashes - 1 runs that may have died or could not be written down, as
 // the first delivery is not.
 //
+// Some pools have more: tenants that share them, targets whose late calls are
+// made twice, that are probed, or that have a fallback. Two calls of one attempt,
+// of which one is late, count as one; a fixed answer counts as done; and within a
+// tenant nobody overtakes.
+//
 // All choices are hashes of the seed and of what they are about, never draws
 // from a shared source, so that a scenario stays nearly the same when something
 // else changes. It is not the same to the bit: goroutines and the broker's own

@@ -164,6 +164,7 @@ func (d door) begin(id string, try int) (c *call, n int, down trouble) {
 		d.l.again++
 	}
 	switch {
+	case d.l.alternate:
 	case now.Before(is.down) && is.hangs:
 		down = hanging
 	case now.Before(is.down):

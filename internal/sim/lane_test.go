@@ -20,6 +20,10 @@ type lane struct {
 	pool  *pool.Pool
 	guard *breaker.Breaker
 
+	other     *lane // what stands in for its target, nil if nothing does
+	alternate bool  // it is that itself
+	window    int   // jobs that may wait so that tenants are seen
+
 	mu       sync.Mutex
 	received int
 	reported int
@@ -33,6 +37,7 @@ type lane struct {
 
 	refused  map[job.Reason]int
 	refusals []time.Time
+	seen     map[string]int
 	again    int // calls that were not the first of their attempt
 }
 
@@ -42,11 +47,12 @@ type trial struct {
 	class job.Class
 }
 
-// start of a job that came for the first time.
+// start of a job.
 type start struct {
-	id                string
+	id, tenant        string
 	priority          job.Priority
 	received, started time.Time
+	again             bool // it had come before
 }
 
 func (l *lane) changed(c breaker.Change) {
@@ -65,8 +71,8 @@ func (l *lane) report(p pool.Report) {
 	l.mu.Lock()
 	l.reported++
 	l.bytes[p.Priority] -= len(p.Job.Payload)
-	if p.Age > 0 && p.Job.Deliveries == 1 {
-		l.starts = append(l.starts, start{idOf(p.Job.Payload), p.Job.Priority, p.Received, p.Job.Enqueued.Add(p.Age)})
+	if p.Age > 0 {
+		l.starts = append(l.starts, start{idOf(p.Job.Payload), l.r.w.tenantIn(l.n, idOf(p.Job.Payload)), p.Job.Priority, p.Received, p.Job.Enqueued.Add(p.Age), p.Job.Deliveries > 1})
 	}
 	l.mu.Unlock()
 	l.r.report(p)

@@ -13,6 +13,7 @@ import (
 	"github.com/workerd/workerd/internal/attempts"
 	"github.com/workerd/workerd/internal/breaker"
 	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/fallback"
 	"github.com/workerd/workerd/internal/gate"
 	"github.com/workerd/workerd/internal/job"
 	"github.com/workerd/workerd/internal/limiter"
@@ -29,6 +30,13 @@ const century = 100 * 365 * 24 * time.Hour
 
 // maxAttempts and maxCrashes of a job in all scenarios.
 const maxAttempts, maxCrashes = 6, 3
+
+// callTimeout of all targets.
+const callTimeout = 5 * time.Second
+
+func breakerConfig() breaker.Config {
+	return breaker.Config{OpenFor: time.Second, OpenMultiplier: openMultiplier, MaxOpenFor: 8 * time.Second, ProbeTimeout: probeTimeout}.WithDefaults()
+}
 
 // replica is one workerd: everything but configuration, admin and signals.
 type replica struct {
@@ -61,6 +69,7 @@ type interval struct {
 	what     job.Action
 	reason   job.Reason
 	after    time.Duration // asked for before the next delivery
+	source   job.Source    // of what was done
 }
 
 func (w *world) startReplica() *replica {
@@ -78,7 +87,7 @@ func (w *world) startReplica() *replica {
 	r.stopFetching, r.interrupt = stop, interrupt
 	ledger := attempts.New(r.conn, attempts.Config{}.WithDefaults())
 	for n := range w.shape.pools {
-		l := r.newLane(n, ledger)
+		l := r.newLane(fetch, n, ledger)
 		r.lanes = append(r.lanes, l)
 		r.running.Go(func() { l.pool.Run(fetch, work) })
 	}
@@ -109,16 +118,16 @@ func (r *replica) ask(ctx context.Context) {
 }
 
 // newLane joins the parts of a pool as app does.
-func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
-	l := &lane{r: r, n: n, refused: make(map[job.Reason]int), inHand: make(map[string]*pulse)}
+func (r *replica) newLane(fetch context.Context, n int, ledger *attempts.Ledger) *lane {
+	l := &lane{r: r, n: n, refused: make(map[job.Reason]int), seen: make(map[string]int), inHand: make(map[string]*pulse)}
 	stream := queue.StreamConfig{Subjects: []string{"jobs.>"}}.WithDefaults()
 	sh, name := r.w.shape, fmt.Sprintf("pool%d", n)
 	cfg := pool.Config{
-		Target: name, Stream: jobStream, Concurrency: sh.concurrency, Prefetch: sh.prefetch, AckWait: sh.ackWait,
+		Target: name, Stream: jobStream, Concurrency: sh.concurrency, Prefetch: sh.prefetch, AckWait: sh.ackWait, Fairness: r.w.fairness(n),
 		Redelivery: pool.Redelivery{MaxAttempts: maxAttempts, InitialBackoff: 500 * time.Millisecond, MaxBackoff: 20 * time.Second, Multiplier: 2},
 	}.WithDefaults()
 	limits := limiter.New(limiter.Config{}.WithDefaults(), limiter.Rate{}, sh.concurrency)
-	guard := breaker.New(breaker.Config{OpenFor: time.Second, OpenMultiplier: openMultiplier, MaxOpenFor: 8 * time.Second, ProbeTimeout: probeTimeout}.WithDefaults(), func(c breaker.Change) {
+	guard := breaker.New(breakerConfig(), func(c breaker.Change) {
 		l.changed(c)
 		if c.To != breaker.Closed {
 			limits.Outage(time.Now())
@@ -131,19 +140,24 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 		}
 		return 0
 	}
+	l.guard = guard
+	steps, gates := l.chain([]pool.Gate{gate.Breaker(guard, breaker.ProbeHighest), gate.Limiter(limits)})
 	handler := &busy{l: l, Handler: pipeline.New(pipeline.Config{
-		Pool: name, Timeout: 5 * time.Second, JobTimeout: 20 * time.Second,
+		Pool: name, Timeout: callTimeout, JobTimeout: 20 * time.Second,
 		Rules: pipeline.Rules{
 			MaxAttempts: cfg.Redelivery.MaxAttempts, MaxDeferrals: 1000, MaxCrashes: maxCrashes, MaxAge: 24 * time.Hour,
 			Backoff:     retry.Policy{Initial: cfg.Redelivery.InitialBackoff, Max: cfg.Redelivery.MaxBackoff, Multiplier: 2, Jitter: 0.5},
 			DropExpired: r.w.drops(n),
 		},
-	}, pipeline.Deps{Target: door{r.w.down, l}, Limiter: limits, Breaker: guard, Retry: again, OnTry: l.try})}
+	}, pipeline.Deps{
+		Target: door{r.w.down, l}, Limiter: limits, Breaker: guard, Retry: again, OnTry: l.try,
+		Hedge: l.hedger(), OnHedge: l.hedged, Fallback: steps, OnStep: l.stepped, Degrade: fallback.NewSwitch(),
+	})}
 	deps := pool.Deps{
 		Lanes: []pool.Lane{{
 			Handler:     handler,
 			DeadLetters: undertaker{dlq.New(r.conn, dlq.Config{MaxAge: century}.WithDefaults(), name, name), r},
-			Gates:       []pool.Gate{gate.Breaker(guard, breaker.ProbeHighest), gate.Limiter(limits)},
+			Gates:       gates,
 		}},
 		Ledger: scribe{ledger, r}, Report: l.report,
 	}
@@ -152,13 +166,16 @@ func (r *replica) newLane(n int, ledger *attempts.Ledger) *lane {
 		used = append(used, p)
 		s := r.conn.Source(queue.SourceConfig{
 			Stream: "JOBS", Consumer: name + "-" + p.String(), Subjects: []string{subject(n, p.String())}, Create: &stream,
-			Priority: p, AckWait: cfg.AckWait, MaxMessage: cfg.MaxMessage, Limit: cfg.Concurrency + cfg.Prefetch,
+			Priority: p, AckWait: cfg.AckWait, MaxMessage: cfg.MaxMessage, Limit: cfg.Concurrency + cfg.Prefetch + cfg.Window(),
 		})
 		r.sources = append(r.sources, s)
 		deps.Sources[p] = watched{s, l, p}
 	}
 	deps.Shares = shed.Config{}.WithDefaults().For(used)
-	l.pool, l.guard = pool.New(name, cfg, deps), guard
+	l.pool, l.window = pool.New(name, cfg, deps), cfg.Window()
+	if r.w.probes(n) {
+		r.asking.Go(func() { l.prober(limits).Run(fetch) })
+	}
 	return l
 }
 
@@ -172,7 +189,12 @@ func (r *replica) report(p pool.Report) {
 		r.w.dropped[id] = true
 		r.w.mu.Unlock()
 	}
-	r.held[id] = append(r.held[id], interval{p.Received, now, p.Job.Deliveries, p.Outcome.Action, p.Outcome.Reason, p.Outcome.After})
+	if p.Outcome.Source == job.Static {
+		r.w.mu.Lock()
+		r.w.answered[id]++
+		r.w.mu.Unlock()
+	}
+	r.held[id] = append(r.held[id], interval{p.Received, now, p.Job.Deliveries, p.Outcome.Action, p.Outcome.Reason, p.Outcome.After, p.Outcome.Source})
 }
 
 // crash ends a replica as SIGKILL does: nothing gets out any more.

@@ -59,6 +59,9 @@ func (w *world) count(seen *tally, dead map[string]int) {
 
 func (l *lane) count(seen map[string]int) {
 	seen["called again within an attempt"] += l.again
+	for what, n := range l.seen {
+		seen[what] += n
+	}
 	for reason, n := range l.refused {
 		seen["refused: "+string(reason)] += n
 	}
@@ -69,7 +72,7 @@ func (l *lane) count(seen map[string]int) {
 		}
 	}
 	for _, s := range l.starts {
-		if s.started.Sub(s.received) > time.Second {
+		if !s.again && s.started.Sub(s.received) > time.Second {
 			seen["waited: "+s.priority.String()]++
 		}
 	}
@@ -100,12 +103,12 @@ func sometimes() []string {
 		"called again within an attempt", "done twice, explained", "dropped", "more in hand than may run",
 		"fault: broker killed", "fault: broker restart", "fault: consumer deleted", "fault: crash", "fault: crash after a dead letter",
 		"fault: crash before an ack", "fault: crash by a job", "fault: cut", "fault: dead letters full", "fault: drain", "fault: drain at once",
-		"fault: freeze",
+		"fallback: alternate, failed", "fallback: alternate, ok", "fallback: alternate, refused", "fallback: static, ok", "fault: freeze",
 		"fault: hang", "fault: incomplete drain", "fault: lost confirmations", "fault: lost requests", "fault: no leader", "fault: outage",
 		"fault: silence", "fault: slow bucket, then drain", "fault: stall", "lost to: lost confirmations", "lost to: lost requests", "lost to: no leader",
-		"outcome: connect", "outcome: dead_letter_unavailable", "outcome: decode", "outcome: expired", "outcome: interrupted", "outcome: lease_lost",
+		"hedge: denied", "hedge: lost", "hedge: won", "outcome: connect", "outcome: fairness", "outcome: dead_letter_unavailable", "outcome: decode", "outcome: expired", "outcome: interrupted", "outcome: lease_lost",
 		"outcome: max_attempts", "outcome: ok", "outcome: panic", "outcome: poison", "outcome: released", "outcome: status_4xx", "outcome: status_5xx",
-		"outcome: throttled", "outcome: timeout", "pull requests given up", "redelivered", "redelivery of what is in hand or finished",
+		"outcome: throttled", "outcome: timeout", "probe: failure", "probe: success", "probe: timeout", "pull requests given up", "redelivered", "redelivery of what is in hand or finished",
 		"refused: breaker", "refused: limit", "refused: ramp", "settlement given up", "settlement sent again",
 		"waited: critical", "waited: high", "waited: normal", "waited: low",
 	}

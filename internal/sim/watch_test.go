@@ -82,6 +82,19 @@ func (l *lane) check() {
 	l.checkRoom()
 	l.checkOrder()
 	l.checkBreaker()
+	if l.other != nil {
+		l.other.checkAlternate()
+	}
+}
+
+// checkAlternate looks at what stands in for a target.
+func (l *lane) checkAlternate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if most := l.r.w.down.most[l]; most > l.r.w.shape.concurrency {
+		l.r.w.fail("I5: %d calls ran at once instead of pool %d of replica %d, allowed are %d", most, l.n, l.r.id, l.r.w.shape.concurrency)
+	}
+	l.checkBreaker()
 }
 
 // checkRoom is I14: of no priority is more in hand than the pool has room for,
@@ -93,6 +106,7 @@ func (l *lane) checkRoom() {
 	sh := l.r.w.shape
 	for n, s := range l.r.sources[l.n*job.Priorities:][:job.Priorities] {
 		room := 2*(sh.concurrency+sh.prefetch) + 8 + sh.concurrency/4
+		room += l.window
 		if s.Stats().Epochs > 0 {
 			room *= 2
 		}
@@ -114,7 +128,7 @@ const turns = 20
 func (l *lane) checkOrder() {
 	slices.SortFunc(l.starts, func(a, b start) int { return a.started.Compare(b.started) })
 	for _, a := range l.starts {
-		if a.started.Sub(a.received) <= 2*together {
+		if a.again || a.started.Sub(a.received) <= 2*together {
 			continue
 		}
 		from, _ := slices.BinarySearchFunc(l.starts, a.received.Add(together), func(s start, t time.Time) int { return s.started.Compare(t) })
@@ -126,7 +140,7 @@ func (l *lane) checkOrder() {
 			if all++; b.priority > a.priority {
 				below++
 			}
-			if b.priority == a.priority && b.received.After(a.received.Add(together)) {
+			if b.priority == a.priority && b.tenant == a.tenant && !b.again && b.received.After(a.received.Add(together)) {
 				l.r.w.fail("I15: %s overtook %s", b.id, a.id)
 			}
 		}
@@ -185,7 +199,7 @@ func (l *lane) breakerFails(format string, args ...any) {
 // checkWait: it is that of its opening, less the jitter, or what the target
 // asked for.
 func (l *lane) checkWait(c breaker.Change) {
-	longest := min(8*time.Second, time.Duration(float64(time.Second)*math.Pow(openMultiplier, float64(c.Opens-1))))
+	longest := time.Duration(min(float64(8*time.Second), float64(time.Second)*math.Pow(openMultiplier, float64(c.Opens-1))))
 	if c.Wait < longest*8/10-time.Millisecond || c.Wait > max(longest, longestAsked) {
 		l.breakerFails("opened for %s, the %d. time", c.Wait, c.Opens)
 	}

@@ -72,6 +72,7 @@ type world struct {
 	mu       sync.Mutex
 	acked    map[string]bool // ids the stream has taken
 	dropped  map[string]bool // by a policy that says so
+	answered map[string]int  // how often by a fixed answer
 	replicas []*replica      // all there ever were
 	faults   []fault         // what has happened
 	over     bool            // nobody dies any more
@@ -137,7 +138,7 @@ func (l *lockedText) String() string {
 }
 
 func newWorld(t *testing.T, l layer, s seed, dir string) *world {
-	w := &world{t: t, layer: l, seed: s, began: time.Now(), acked: make(map[string]bool), dropped: make(map[string]bool), shape: shapeOf(l, s)}
+	w := &world{t: t, layer: l, seed: s, began: time.Now(), acked: make(map[string]bool), dropped: make(map[string]bool), answered: make(map[string]int), shape: shapeOf(l, s)}
 	w.log = slog.New(slog.NewTextHandler(&w.history, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: w.shortTime}))
 	if w.broker = newFake(s); l == realLayer {
 		w.broker = newRealBroker(t, dir)
@@ -187,10 +188,13 @@ func (w *world) publish(ctx context.Context) {
 
 func (w *world) send(ctx context.Context, n int) {
 	id := fmt.Sprintf("job-%d", n)
-	pool := w.seed.between(0, w.shape.pools-1, id, "pool")
+	pool := w.poolOf(id)
 	msg := &nats.Msg{
 		Subject: subject(pool, priorities()[w.seed.between(0, 3, id, "priority")]),
 		Data:    w.payload(id), Header: nats.Header{job.HeaderMsgID: {id}, "X-Kept": {id}},
+	}
+	if t := w.tenant(id); t != "" {
+		msg.Header.Set(job.HeaderKey, t)
 	}
 	switch u := w.seed.chance(id, "header"); {
 	case u < 0.01:
