@@ -291,6 +291,11 @@ func (l *lane) to(r pool.Redelivery) pool.Lane {
 
 // work starts a pool whose jobs go over one of the lanes, as route says.
 func work(s *stream, concurrency int, route func(*job.Job) int, lanes ...*lane) *worker {
+	return workBy(s, concurrency, route, func(h pool.Handler) pool.Handler { return h }, lanes...)
+}
+
+// workBy does so with something around the handlers.
+func workBy(s *stream, concurrency int, route func(*job.Job) int, around func(pool.Handler) pool.Handler, lanes ...*lane) *worker {
 	w := &worker{stream: s, ledger: &memory{records: map[string]job.Record{}}}
 	cfg := pool.Config{Concurrency: concurrency}.WithDefaults()
 	w.valve = valve.New(cfg.Valve)
@@ -307,7 +312,9 @@ func work(s *stream, concurrency int, route func(*job.Job) int, lanes ...*lane) 
 		},
 	}
 	for _, l := range lanes {
-		deps.Lanes = append(deps.Lanes, l.to(cfg.Redelivery))
+		to := l.to(cfg.Redelivery)
+		to.Handler = around(to.Handler)
+		deps.Lanes = append(deps.Lanes, to)
 	}
 	deps.Sources[job.Normal] = s
 	w.pool = pool.New("p", cfg, deps)

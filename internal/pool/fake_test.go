@@ -250,6 +250,7 @@ type gate struct {
 	mu      sync.Mutex
 	hold    pool.Hold
 	changed chan struct{}
+	asked   int
 }
 
 func newGate() *gate {
@@ -267,6 +268,7 @@ func (g *gate) set(h pool.Hold) {
 func (g *gate) Credit(time.Time, int) pool.Hold {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.asked++
 	return g.hold
 }
 

@@ -170,7 +170,7 @@ func (p *Pool) regulate(now time.Time) {
 		p.deferWaiting(hold.Until.Sub(now), job.Reason(hold.Reason))
 	}
 	p.request()
-	p.wakeAt(p.soonestChange())
+	p.wakeAt(p.soonestChange(now))
 }
 
 // strictest is the answer of the gate that lets the fewest jobs through, of

@@ -56,6 +56,8 @@ type turnstile struct {
 const (
 	// short is how long a target that works may be held at a time: it paces its calls.
 	short = time.Second
+	// longDeferral is the longest that a job is given back for because it was so before.
+	longDeferral = 2 * time.Minute
 	// recently is how many of its last jobs a consumer is judged by.
 	recently = 100
 	// trickle is the pace of a consumer whose jobs are mostly for a dead target.
@@ -111,7 +113,7 @@ func (p *Pool) pass(h *held) error {
 		return nil
 	}
 	if dead && (t.remaining(now) > p.cfg.MaxPark || p.parked() >= p.cfg.Concurrency) {
-		d := t.deferral(now)
+		d := t.deferral(h, now)
 		p.mu.Unlock()
 		return d
 	}
@@ -163,8 +165,11 @@ func (t *turnstile) remaining(now time.Time) time.Duration {
 }
 
 // deferral is until the target is about to come back, and then not for all at once.
-func (t *turnstile) deferral(now time.Time) deferred {
-	after := max(short, t.remaining(now))
+// A job that was given back often already is given back for longer: as often as it
+// may be (max_deferrals) must last for a day.
+func (t *turnstile) deferral(h *held, now time.Time) deferred {
+	often := min(time.Duration(h.record.Deferrals)*time.Second, longDeferral)
+	after := max(short, t.remaining(now), often)
 	return deferred{after + time.Duration(rand.Float64()*float64(after)/4), job.Reason(t.hold.Reason)}
 }
 
@@ -218,12 +223,12 @@ func (t *turnstile) forsake(h *held) bool {
 }
 
 // dismiss sends away the last of those who wait until n are left.
-func (t *turnstile) dismiss(n int, why func() error) {
+func (t *turnstile) dismiss(n int, why func(*held) error) {
 	left := t.length() - n
 	for priority := len(t.waiting) - 1; priority >= 0; priority-- {
 		for line := &t.waiting[priority]; left > 0 && len(*line) > 0; left-- {
 			last := len(*line) - 1
-			(*line)[last].ticket <- why()
+			(*line)[last].ticket <- why((*line)[last])
 			*line = slices.Delete(*line, last, last+1)
 		}
 	}
@@ -273,7 +278,7 @@ func (p *Pool) askLanes(now time.Time, inFlight int) []Hold {
 
 // soonestChange is when something that holds the pool, a target or a consumer
 // changes by itself; zero: never. The caller holds mu.
-func (p *Pool) soonestChange() time.Time {
+func (p *Pool) soonestChange(now time.Time) time.Time {
 	soonest := p.hold.Until
 	if len(p.lanes) == 1 {
 		return soonest
@@ -286,7 +291,7 @@ func (p *Pool) soonestChange() time.Time {
 	for t := range p.turnstiles {
 		sooner(t.hold.Until)
 	}
-	if hold, ok := p.slowed(); ok {
+	if hold, ok := p.slowed(); ok && hold.Until.After(now) { // else a job is asked for and has not come
 		sooner(hold.Until)
 	}
 	return soonest
@@ -312,7 +317,7 @@ func (p *Pool) regulateLanes(holds []Hold, now time.Time) Hold {
 		if t.remaining(now) > p.cfg.MaxPark {
 			keep = 0
 		}
-		t.dismiss(keep, func() error { return t.deferral(now) })
+		t.dismiss(keep, func(h *held) error { return t.deferral(h, now) })
 	}
 	return all
 }

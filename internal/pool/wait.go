@@ -140,7 +140,7 @@ func (p *Pool) closeRoomWith(cause error) {
 	defer p.mu.Unlock()
 	p.closeRoom(cause)
 	for t := range p.turnstiles {
-		t.dismiss(0, func() error { return cause })
+		t.dismiss(0, func(*held) error { return cause })
 	}
 }
 
@@ -149,7 +149,7 @@ func (p *Pool) closeRoomWith(cause error) {
 func (p *Pool) deferWaiting(after time.Duration, why job.Reason) {
 	p.closeRoom(deferred{after, why})
 	for t := range p.turnstiles {
-		t.dismiss(0, func() error { return deferred{after, why} })
+		t.dismiss(0, func(*held) error { return deferred{after, why} })
 	}
 	p.openRoom()
 }
