@@ -57,6 +57,10 @@ func (b *Breaker) Acquire(now time.Time) (Permit, error) {
 	return b.acquire(now)
 }
 
+// Probe tells whether the call finds out for a half-open breaker whether the target
+// is back.
+func (p *Permit) Probe() bool { return p.grant.probe != 0 && p.grant.epoch.state == HalfOpen }
+
 func (b *Breaker) acquire(now time.Time) (Permit, error) {
 	now = b.lock(now)
 	defer b.unlock()

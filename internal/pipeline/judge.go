@@ -97,6 +97,7 @@ type Attempt struct {
 	Stop     retry.Stop    // why the in-process tier ended
 	Rest     time.Duration // the wait that tier asked for and did not make
 	Cause    error         // why the job's context ended; nil if it did not
+	Probe    bool          // the last call was to find out whether the target is back
 	Stepped  bool          // the target was not called, and a fallback was tried in vain
 	Before   job.Record
 	Enqueued time.Time
@@ -173,14 +174,23 @@ func (r Rules) failed(a Attempt, now time.Time, u float64) job.Outcome {
 	switch {
 	case a.Last.Class == job.Panicked && a.Before.Panics+1 >= r.MaxCrashes:
 		return dead(job.Poison, fmt.Errorf("panicked %d times (max_crashes): %w", a.Before.Panics+1, err))
-	case attempts >= r.MaxAttempts:
+	case attempts >= r.MaxAttempts && !a.knownDown():
 		return dead(job.MaxAttempts, fmt.Errorf("failed %d times (max_attempts): %w", attempts, err))
 	}
 	after := max(a.Rest, a.Last.RetryAfter, r.Backoff.Delay(a.Before.Attempts, u))
 	if now.Add(after).Sub(a.Enqueued) > r.MaxAge {
 		return dead(job.MaxAge, fmt.Errorf("would be older than max_age (%s) at the next attempt: %w", r.MaxAge, err))
 	}
+	if attempts >= r.MaxAttempts { // not the last one: that is for a target that works
+		return job.Outcome{Action: job.Defer, Reason: a.Last.Reason, After: after, Err: err}
+	}
 	return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after, Charged: true, Err: err}
+}
+
+// knownDown tells whether the call found out that a target is still down. However
+// long that is, no job dies of it alone.
+func (a Attempt) knownDown() bool {
+	return a.Probe && (a.Last.Class == job.Failure || a.Last.Class == job.Timeout)
 }
 
 func errOf(r job.Result) error {

@@ -175,6 +175,7 @@ type attempt struct {
 	last    job.Result // at the target
 	calls   int        // made to the target; tries refused by its guards do not count
 	made    int        // calls to anybody
+	probe   bool       // the last of them was one, of a breaker that is half open
 	stepped bool       // a fallback was tried, and not only refused
 	stop    retry.Stop
 	rest    time.Duration
@@ -214,6 +215,9 @@ func (a *attempt) call(ctx context.Context, l *Lane, n int) job.Result {
 		return refusal(err)
 	}
 	a.made++
+	if l == a.p.primary {
+		a.probe = permit.Probe()
+	}
 	if l.Hedge != nil {
 		return a.race(ctx, l, n, ticket{seat, permit, began})
 	}
@@ -309,7 +313,7 @@ func refusal(err error) job.Result {
 
 func (a *attempt) judge(now time.Time) job.Outcome {
 	out := a.p.cfg.Rules.Judge(Attempt{
-		Last: a.last, Stop: a.stop, Rest: a.rest, Cause: a.cause, Stepped: a.stepped, Before: a.before, Enqueued: a.job.Enqueued,
+		Last: a.last, Stop: a.stop, Rest: a.rest, Cause: a.cause, Probe: a.probe, Stepped: a.stepped, Before: a.before, Enqueued: a.job.Enqueued,
 	}, now, rand.Float64())
 	out.Tries, out.Last = a.made, a.last
 	return out

@@ -73,7 +73,9 @@ type Config struct {
 // delay and any replica takes it. See also retry in targets.
 type Redelivery struct {
 	// MaxAttempts that may fail before the job is dead-lettered. Deliveries
-	// that did not run the job do not count. 1 to 1000. Default: 10.
+	// that did not run the job do not count, and a probe that finds a target still
+	// down is never the last: no job dies of an outage alone, before its max_age. 1 to
+	// 1000. Default: 10.
 	MaxAttempts int `yaml:"max_attempts"`
 	// InitialBackoff before the second attempt. Default: 5s.
 	InitialBackoff time.Duration `yaml:"initial_backoff"`
