@@ -35,8 +35,8 @@ func TestInvariant36_noOutageKillsAJob(t *testing.T) {
 	for _, c := range []struct {
 		jobs  int
 		kind  string
-		hours time.Duration
-	}{{1, "503", 6}, {3, "hangs", 6}, {3, "refused", 6}, {10, "503", 6}, {40, "429", 20}} {
+		lasts time.Duration
+	}{{1, "503", 6 * time.Hour}, {3, "hangs", 6 * time.Hour}, {3, "refused", 6 * time.Hour}, {10, "503", 6 * time.Hour}, {40, "429", 20 * time.Hour}} {
 		t.Run(fmt.Sprint(c.jobs, " jobs ", c.kind), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				eu, us := targets(8)
@@ -47,7 +47,7 @@ func TestInvariant36_noOutageKillsAJob(t *testing.T) {
 				alone.service.does(outages[c.kind])
 				v := alone.work(newStream(c.jobs), 8)
 				defer v.stop()
-				time.Sleep(c.hours * time.Hour)
+				time.Sleep(c.lasts)
 				us.service.does(fine(20 * time.Millisecond))
 				alone.service.does(fine(20 * time.Millisecond))
 				time.Sleep(30 * time.Minute) // the longest wait of the breaker, and the longest backoff
