@@ -131,7 +131,7 @@ func (w *world) checkTaken() {
 			if c.taken.IsZero() || c.begin.Sub(c.taken) <= together {
 				continue
 			}
-			if from := c.replica.holding(id, c).from; !w.forgot(from, c.begin) && !w.unnoticed(c.replica, c.begin) && !w.mistaken(id, c.because) {
+			if from := c.replica.holding(id, c).from; !w.forgot(from, c.begin) && !w.unnoticed(c.replica, c.begin) && !w.mistaken(id, c.because) && !w.thawed(c) {
 				w.fail("I9: replica %d called for %s at %s, which was somebody else's since %s: %s", c.replica.id, id, c.begin.Sub(w.began), c.taken.Sub(w.began), w.story(id))
 			}
 		}
@@ -167,6 +167,14 @@ func (w *world) unnoticed(r *replica, at time.Time) bool {
 		}
 	}
 	return false
+}
+
+// thawed tells whether a call began at the very instant at which a process that
+// had been stopped went on: nobody in it can have looked at the time.
+func (w *world) thawed(c *call) bool {
+	return slices.ContainsFunc(w.faults, func(f fault) bool {
+		return f.kind == "freeze" && f.replica == c.replica && !c.begin.Before(f.until.Add(-together)) && !c.begin.After(f.until.Add(together))
+	})
 }
 
 // mistaken tells whether who gave a job back at a time, though it was somebody

@@ -24,9 +24,6 @@ import (
 	"time"
 )
 
-// patience is how long the simulation may take to notice a mutant.
-const patience = 60 * time.Second
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx)
@@ -40,6 +37,7 @@ func main() {
 func run(ctx context.Context) error {
 	only := flag.String("only", "", "run those whose name contains this")
 	jobs := flag.Int("jobs", 150_000, "simulated jobs for each with the model, at most, and a tenth of it with the real broker")
+	patience := flag.Duration("patience", time.Minute, "how long the simulation may take to notice one; more on a machine with other things to do")
 	flag.Parse()
 	var chosen []mutant
 	for _, m := range mutants() {
@@ -58,7 +56,7 @@ func run(ctx context.Context) error {
 	var labs sync.WaitGroup
 	for range 2 {
 		labs.Go(func() {
-			l, err := newLab(*jobs)
+			l, err := newLab(*jobs, *patience)
 			if err != nil {
 				mu.Lock()
 				defer mu.Unlock()
@@ -87,16 +85,17 @@ func run(ctx context.Context) error {
 
 // lab is a copy of the source in which mutants are planted.
 type lab struct {
-	dir  string
-	jobs int
+	dir      string
+	jobs     int
+	patience time.Duration
 }
 
-func newLab(jobs int) (*lab, error) {
+func newLab(jobs int, patience time.Duration) (*lab, error) {
 	dir, err := os.MkdirTemp("", "workerd-mutants-")
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{dir, jobs}
+	l := &lab{dir, jobs, patience}
 	for _, name := range []string{"go.mod", "go.sum"} {
 		text, err := os.ReadFile(name)
 		if err == nil {
@@ -131,7 +130,7 @@ func (l *lab) try(ctx context.Context, m mutant) (how string, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return "BROKEN", fmt.Errorf("does not compile: %s", out)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
 	sim := exec.CommandContext(ctx, binary, "-test.run", "TestSim_")
 	sim.Dir = filepath.Join(l.dir, "internal", "sim")
