@@ -48,7 +48,8 @@ func startLanes(t *testing.T, n int, cfg pool.Config, do func(context.Context, *
 
 // TestInvariant33_everyDeliveryIsSettledOnce, over any number of targets whose gates
 // open and close as they like, and ends well once all are open. Nothing starts for
-// a target that lets nothing through.
+// a target that lets nothing through, but for jobs that it had let through before
+// and that wait for a permit: the real handler sends these back without a call.
 func TestInvariant33_everyDeliveryIsSettledOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(inBubble{t}, func(r *rapid.T) {
@@ -81,14 +82,14 @@ func TestInvariant33_everyDeliveryIsSettledOnce(t *testing.T) {
 				}
 				g.set(h)
 				synctest.Wait()
-				before := 0
+				before, passed := 0, l.pool.Stats().Waiting // for a permit
 				if i >= 0 {
 					before = l.handlers[i].started()
 				}
 				time.Sleep(time.Duration(rapid.IntRange(1, 3000).Draw(r, "wait")) * time.Millisecond)
 				synctest.Wait()
-				if i >= 0 && h.Credit == 0 && l.handlers[i].started() != before {
-					r.Errorf("%d jobs started for a target that lets nothing through", l.handlers[i].started()-before)
+				if i >= 0 && h.Credit == 0 && l.handlers[i].started() > before+passed {
+					r.Errorf("%d jobs started for a target that lets nothing through, %d had passed before", l.handlers[i].started()-before, passed)
 				}
 				if s := l.pool.Stats(); s.InFlight > cfg.Concurrency {
 					r.Errorf("%d jobs run, %d may", s.InFlight, cfg.Concurrency)
