@@ -176,13 +176,15 @@ func (t *turnstile) deferral(h *held, now time.Time) deferred {
 func (t *turnstile) regulate(hold Hold, now time.Time) {
 	t.hold, t.limit = hold, Unlimited
 	switch {
-	case !hold.Holds(t.running):
+	case hold.Holds(t.running):
+		t.limit = 0 // also as those that run end
+		if t.since.IsZero() {
+			t.since = now
+		}
+	case hold.Credit < Unlimited:
+		t.limit, t.since = t.running+hold.Credit, time.Time{}
+	default:
 		t.since = time.Time{}
-	case t.since.IsZero():
-		t.since = now
-	}
-	if hold.Credit < Unlimited {
-		t.limit = t.running + hold.Credit
 	}
 	t.grant()
 }

@@ -88,7 +88,7 @@ func TestInvariant33_everyDeliveryIsSettledOnce(t *testing.T) {
 				}
 				time.Sleep(time.Duration(rapid.IntRange(1, 3000).Draw(r, "wait")) * time.Millisecond)
 				synctest.Wait()
-				if i >= 0 && h.Credit == 0 && l.handlers[i].started() > before+passed {
+				if i >= 0 && h.Credit == 0 && !h.Full && l.handlers[i].started() > before+passed {
 					r.Errorf("%d jobs started for a target that lets nothing through, %d had passed before", l.handlers[i].started()-before, passed)
 				}
 				if s := l.pool.Stats(); s.InFlight > cfg.Concurrency {
