@@ -144,7 +144,7 @@ func (a *App) newCompartment(name string, cfg pool.Config) *compartment {
 	for _, target := range targets {
 		l := a.targets[target]
 		deps.Lanes = append(deps.Lanes, pool.Lane{
-			Target: target, Handler: a.newPipeline(name, cfg, l), DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, target), Gates: a.targetGates(l),
+			Target: target, Handler: gate.Valved(a.newPipeline(name, cfg, l), c.valve, func(out job.Outcome) { a.observer.judged(c, out) }), DeadLetters: dlq.New(a.conn, a.cfg.DLQ, name, target), Gates: a.targetGates(l),
 		})
 	}
 	if len(cfg.Results.Subjects) > 0 {

@@ -86,35 +86,30 @@ func (o *observer) report(r pool.Report) {
 	if failed(r.Outcome) {
 		o.failures.add(o.failure(r))
 	}
-	if final(r.Outcome) {
-		o.final(r)
-	}
 	o.log(r)
 	if o.app.opts.Stage.OnReport != nil {
 		o.app.opts.Stage.OnReport(r)
 	}
 }
 
-// final tells whether a job has come to its end.
-func final(out job.Outcome) bool {
-	return out.Action == job.Done || out.Action == job.DeadLetter || out.Action == job.Drop
-}
-
-// final tells the pool's valve how a job ended.
-func (o *observer) final(r pool.Report) {
-	v, why := o.app.pools[r.Pool].valve, ""
-	bad := r.Outcome.Action == job.DeadLetter && r.Outcome.Last.Class == job.Permanent
-	if bad && r.Outcome.Err != nil {
-		why = r.Outcome.Err.Error()
+// judged tells the pool's valve how a job ended.
+func (o *observer) judged(c *compartment, out job.Outcome) {
+	if out.Action != job.Done && out.Action != job.DeadLetter && out.Action != job.Drop {
+		return
+	}
+	v, why := c.valve, ""
+	bad := out.Action == job.DeadLetter && out.Last.Class == job.Permanent
+	if bad && out.Err != nil {
+		why = out.Err.Error()
 	}
 	if !v.Final(time.Now(), bad, why) {
 		return
 	}
 	if s := v.Stats(); s.Closed {
-		o.app.log.Error("pool is held: too many of its last jobs became dead letters", "pool", r.Pool, "last", s.Last, "until", s.Until.Format(time.RFC3339))
+		o.app.log.Error("pool is held: too many of its last jobs became dead letters", "pool", c.name, "last", s.Last, "until", s.Until.Format(time.RFC3339))
 		return
 	}
-	o.app.log.Info("pool goes on: its jobs succeed again", "pool", r.Pool)
+	o.app.log.Info("pool goes on: its jobs succeed again", "pool", c.name)
 }
 
 // failed tells whether something went wrong that is worth showing: giving a

@@ -305,15 +305,15 @@ func workBy(s *stream, concurrency int, route func(*job.Job) int, around func(po
 			gate.Valve(w.valve), gate.Pressure(pressure.New(pressure.Config{}.WithDefaults()), concurrency), gate.NewPause(),
 		},
 		Shares: shed.Config{}.WithDefaults().For([]job.Priority{job.Normal}),
-		Report: func(r pool.Report) {
-			if a := r.Outcome.Action; a == job.Done || a == job.DeadLetter {
-				w.valve.Final(time.Now(), a == job.DeadLetter && r.Outcome.Last.Class == job.Permanent, "")
-			}
-		},
+		Report: func(pool.Report) {},
 	}
 	for _, l := range lanes {
 		to := l.to(cfg.Redelivery)
-		to.Handler = around(to.Handler)
+		to.Handler = gate.Valved(around(to.Handler), w.valve, func(out job.Outcome) {
+			if a := out.Action; a == job.Done || a == job.DeadLetter {
+				w.valve.Final(time.Now(), a == job.DeadLetter && out.Last.Class == job.Permanent, "")
+			}
+		})
 		deps.Lanes = append(deps.Lanes, to)
 	}
 	deps.Sources[job.Normal] = s
@@ -373,8 +373,8 @@ func TestValve_stopsAPoolWhoseEveryJobIsRefused(t *testing.T) {
 				defer w.stop()
 				time.Sleep(59 * time.Second)
 				synctest.Wait()
-				if _, _, dead, _ := w.stream.counts(); dead < 20 || dead > 20+concurrency {
-					t.Errorf("%d dead letters before the valve closed, want 20 to %d", dead, 20+concurrency)
+				if _, _, dead, _ := w.stream.counts(); dead < 20 || dead >= 20+concurrency {
+					t.Errorf("%d dead letters before the valve closed, want 20 to %d", dead, 20+concurrency-1)
 				}
 				if s := w.pool.Stats(); s.Hold.Reason != "valve" || !s.Hold.Holds(s.InFlight) {
 					t.Errorf("the pool says %+v", s.Hold)
