@@ -48,10 +48,10 @@ func capacity(ctx context.Context, s *stage, plot string) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
+	var feeder sync.WaitGroup
+	defer feeder.Wait() // after cancel
 	feeding, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var feeder sync.WaitGroup
-	defer feeder.Wait()
 	feeder.Go(func() { s.feed(feeding, "jobs.p", "job", 2500) }) // more than it ever can do
 	var samples []sample
 	var figures []figure

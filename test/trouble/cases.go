@@ -32,11 +32,11 @@ func outage(ctx context.Context, s *stage, hang bool) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
+	var feeder sync.WaitGroup
+	defer feeder.Wait() // after stopFeeding
 	feeding, stopFeeding := context.WithCancel(ctx)
 	defer stopFeeding()
 	sent := make(chan map[string]time.Time, 1)
-	var feeder sync.WaitGroup
-	defer feeder.Wait()
 	feeder.Go(func() { sent <- s.feed(feeding, "jobs.p", "job", rate) })
 	if err := pause(ctx, 5*time.Second); err != nil {
 		return nil, err
