@@ -15,10 +15,17 @@ import (
 // for nothing: its ack was sent, and had not been confirmed for good.
 const ambiguity = 3 * time.Second
 
-// heal waits until the stream is empty, with nothing going wrong any more.
+// heal waits until the stream is empty, with nothing going wrong any more. If
+// only jobs are left that always fail, their target is down for all that workerd
+// can tell, and a job that finds that out does not die of it: so in the end
+// they are mended, too.
 func (w *world) heal(ctx context.Context) {
-	deadline := time.Now().Add(w.shape.ackWait + 15*time.Minute)
+	began := time.Now()
+	mended, deadline := began.Add(5*time.Minute), began.Add(w.shape.ackWait+15*time.Minute)
 	for {
+		if time.Now().After(mended) {
+			w.down.mend()
+		}
 		left, err := w.broker.left(ctx)
 		if err == nil && left == 0 {
 			return
@@ -208,12 +215,13 @@ func (w *world) checkDrains() {
 	}
 }
 
-// checkAttempts: what can never succeed is given up after as many attempts as
-// allowed. A broker that forgets its consumer begins to count anew.
+// checkAttempts: what never succeeds while its target works is given up after as
+// many attempts as allowed. A broker that forgets its consumer begins to count anew.
 func (w *world) checkAttempts(dead map[string]int) {
 	for id := range w.acked {
 		w.checkGivenUp(id)
-		if !w.hopeless(id) || w.answered[id] > 0 || w.kills(id) || w.seed.chance(id, "header") < 0.03 {
+		mended := slices.ContainsFunc(w.down.calls[id], func(c *call) bool { return c.done })
+		if !w.hopeless(id) || mended || w.answered[id] > 0 || w.kills(id) || w.seed.chance(id, "header") < 0.03 {
 			continue
 		}
 		charged, poisoned := 0, false // by others that killed the workers they shared

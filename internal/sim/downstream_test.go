@@ -22,6 +22,7 @@ type downstream struct {
 	most    map[*lane]int
 	down    time.Time // until when it fails; zero: it is well
 	hangs   bool      // while it is down
+	mended  bool      // no job is hopeless any more
 }
 
 // call is one call as the downstream saw it.
@@ -131,7 +132,7 @@ func (d door) answer(id string, n int, down trouble) job.Result {
 	switch {
 	case down == failing, down == flaky && s.chance(id, n, "flaky") < 0.6:
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 503, Err: failed}
-	case d.d.w.hopeless(id), d.d.w.hasty(id) && n < 2 && s.chance(id, "fails first") < 0.5:
+	case d.d.w.hopeless(id) && !d.d.isMended(), d.d.w.hasty(id) && n < 2 && s.chance(id, "fails first") < 0.5:
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 500, Err: failed}
 	case s.chance(id, "broken job") < 0.004:
 		return job.Result{Class: job.Permanent, Reason: job.Status4xx, Status: 422, Err: failed}
@@ -182,7 +183,19 @@ func (d door) finish(c *call, r job.Result) {
 	d.d.running[d.l]--
 }
 
-// hopeless jobs fail at every call.
+func (d *downstream) mend() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mended = true
+}
+
+func (d *downstream) isMended() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mended
+}
+
+// hopeless jobs fail at every call, until they are mended.
 func (w *world) hopeless(id string) bool { return w.seed.chance(id, "hopeless") < 0.003 }
 
 // hasty jobs are worth something for a moment only, and many of them fail at
