@@ -332,7 +332,7 @@ func (w *world) repeats(r *replica, i interval) bool {
 
 func (w *world) disturbs(f fault, r *replica, i interval) bool {
 	late := ambiguity
-	if f.kind == "incomplete drain" || f.replica != nil && f.replica.silent.Load() {
+	if f.kind == "incomplete drain" || r.silent.Load() {
 		late = noticed + longestDown // until then nobody may have heard of what was done on a silent connection
 	}
 	return !w.harmless(f) && (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(late))
