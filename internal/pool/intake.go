@@ -143,8 +143,11 @@ func (p *Pool) until() time.Time {
 }
 
 // regulate asks the gates, sets how many may run and asks for as many jobs as
-// may start.
+// may start. One after the other: an answer must not be taken for the last word
+// when a gate has closed since.
 func (p *Pool) regulate(now time.Time) {
+	p.regulating.Lock()
+	defer p.regulating.Unlock()
 	inFlight := p.bulkhead.Stats().InFlight
 	hold := Hold{Credit: Unlimited}
 	var lanes []Hold // of a pool with several targets

@@ -196,6 +196,8 @@ type Pool struct {
 
 	promoteAfter, shedAfter [job.Priorities]time.Duration // 0: never
 
+	regulating sync.Mutex // taken before mu
+
 	mu        sync.Mutex // guards all below
 	held      map[*held]struct{}
 	count     [job.Priorities]int // held, by the priority of the source
