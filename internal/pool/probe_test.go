@@ -141,10 +141,10 @@ func TestProbePriority_whoeverHasJobsTheProbesStart(t *testing.T) {
 			permits := rapid.IntRange(1, 4).Draw(r, "permits")
 			before := w.handler.started()
 			w.gate.set(halfOpen(permits))
-			time.Sleep(time.Second)
+			time.Sleep(2 * time.Second) // each priority is waited for in its turn
 			synctest.Wait()
 			if got := w.handler.started() - before; got < min(permits, jobs) {
-				r.Errorf("%d started within a second, with %d permits and %d jobs", got, permits, jobs)
+				r.Errorf("%d started within two seconds, with %d permits and %d jobs", got, permits, jobs)
 			}
 			w.stop()
 		})
