@@ -54,7 +54,7 @@ func newTap(brokers []*broker, clock func() time.Duration) (*tap, error) {
 }
 
 // hear takes down what is final, and naks. $JS.ACK.<stream>.<consumer>.<times
-// delivered>.<sequence in the stream>.…
+// delivered>.<sequence in the stream>, and more.
 func (t *tap) hear(node string, m *nats.Msg) {
 	tokens := strings.Split(m.Subject, ".")
 	if len(tokens) < 6 || strings.HasPrefix(string(m.Data), "+WPI") {
