@@ -70,7 +70,7 @@ func Ensure(ctx context.Context, conn *queue.Conn, cfg Config) ([]string, error)
 // broker is away it waits, until ctx ends.
 func (s *Store) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record) error {
 	m := &nats.Msg{Subject: s.cfg.Subject + "." + s.pool, Header: s.header(j, o, r), Data: j.Payload}
-	return s.put(ctx, m, "stream "+s.cfg.Stream, func() error { return s.publish(ctx, m, dedupeID(j)) })
+	return s.put(m, "stream "+s.cfg.Stream, func() error { return s.publish(ctx, m, dedupeID(j)) })
 }
 
 // Shelf is a subject where jobs are parked for somebody else.
@@ -86,18 +86,18 @@ func (s *Store) Shelf(subject string) Shelf { return Shelf{s, subject} }
 // on record; if none takes up the subject that is an error.
 func (s Shelf) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record) error {
 	m := &nats.Msg{Subject: s.subject, Header: s.store.header(j, o, r), Data: j.Payload}
-	return s.store.put(ctx, m, "its stream", func() error {
+	return s.store.put(m, "its stream", func() error {
+		if err := s.store.conn.AwaitConnected(ctx); err != nil {
+			return err
+		}
 		_, err := s.store.conn.JetStream().PublishMsg(ctx, m, jetstream.WithMsgID(dedupeID(j)))
 		return err
 	})
 }
 
 // put publishes, with fewer words about the job if they are too many.
-func (s *Store) put(ctx context.Context, m *nats.Msg, stream string, publish func() error) error {
-	err := s.conn.AwaitConnected(ctx)
-	if err == nil {
-		err = publish()
-	}
+func (s *Store) put(m *nats.Msg, stream string, publish func() error) error {
+	err := publish()
 	if tooLarge(err) { // what is said about the job makes room for the job
 		delete(m.Header, job.HeaderDLQHistory)
 		delete(m.Header, job.HeaderDLQError)
