@@ -118,8 +118,7 @@ func TestProbePriority_jobsInHandWaitForThoseThatMatterLess(t *testing.T) {
 }
 
 // TestProbePriority_whoeverHasJobsTheProbesStart: wherever the jobs lie, in hand or
-// in which stream, and whenever they come, the permits are used within a second of
-// the first.
+// in which stream, and whenever they come, the permits are used within two seconds.
 func TestProbePriority_whoeverHasJobsTheProbesStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(inBubble{t}, func(r *rapid.T) {

@@ -14,31 +14,52 @@ import (
 
 const disowned = "the consumer is another one than before"
 
+// holder has the delivery of a consumer that has just been deleted.
+type holder struct {
+	*kit
+	conn     *queue.Conn
+	said     *journal
+	source   *queue.Source
+	got      *catcher
+	delivery job.Delivery
+}
+
+func newHolder(t *testing.T) *holder {
+	t.Helper()
+	h := &holder{kit: newKit(t), got: newCatcher()}
+	h.conn, h.said = h.dialAs(queue.Config{})
+	h.source = h.kit.source(h.conn, 30*time.Second)
+	t.Cleanup(run(h.source, h.got))
+	h.supervise(h.conn, h.source)
+	h.source.Request(1)
+	h.publish(1)
+	h.delivery = h.got.await(t, 1)[0]
+	h.do(h.js.DeleteConsumer(t.Context(), "JOBS", "p-normal"))
+	return h
+}
+
+func (h *holder) awaitNoticed() {
+	h.t.Helper()
+	h.awaitFor("it is noticed", func() bool { return h.said.times(disowned) == 1 })
+}
+
 // TestOrphan_whatIsOfAConsumerThatIsGoneIsNotTakenFromOthers: what is said of a
 // delivery names stream, consumer and numbers only, and is as good for a consumer
 // of the same name that was made since (found by sim, I9).
 func TestOrphan_whatIsOfAConsumerThatIsGoneIsNotTakenFromOthers(t *testing.T) {
 	for _, verb := range []job.Verb{job.Nak, job.Term} {
-		k := newKit(t)
-		one, said := k.dialAs(queue.Config{})
-		s, c := k.source(one, 30*time.Second), newCatcher()
-		t.Cleanup(run(s, c))
-		k.supervise(one, s)
-		s.Request(1)
-		k.publish(1)
-		d := c.await(t, 1)[0]
-		k.do(k.js.DeleteConsumer(t.Context(), "JOBS", "p-normal"))
+		h := newHolder(t)
 		other := newCatcher()
-		o := k.source(k.dial(), 30*time.Second)
+		o := h.kit.source(h.dial(), 30*time.Second)
 		t.Cleanup(run(o, other))
 		o.Request(1)
 		now := other.await(t, 1)[0]
-		k.awaitFor("it is noticed", func() bool { return said.times(disowned) == 1 })
-		if err := d.Settle(verb, 0); !errors.Is(err, job.ErrLeaseLost) {
+		h.awaitNoticed()
+		if err := h.delivery.Settle(verb, 0); !errors.Is(err, job.ErrLeaseLost) {
 			t.Errorf("verb %d got %v, want that the lease is lost", verb, err)
 		}
-		k.flush(one)
-		if i := k.consumer(); i.NumAckPending != 1 || i.NumRedelivered != 0 || k.left() != 1 {
+		h.flush(h.conn)
+		if i := h.consumer(); i.NumAckPending != 1 || i.NumRedelivered != 0 || h.left() != 1 {
 			t.Errorf("verb %d: the job was taken from who has it: %+v", verb, i)
 		}
 		settle(t, job.Ack, now)
@@ -47,21 +68,13 @@ func TestOrphan_whatIsOfAConsumerThatIsGoneIsNotTakenFromOthers(t *testing.T) {
 
 // TestOrphan_theAckOfASuccessCounts: it is done, whoever else has it.
 func TestOrphan_theAckOfASuccessCounts(t *testing.T) {
-	k := newKit(t)
-	c, said := k.dialAs(queue.Config{})
-	s, got := k.source(c, 30*time.Second), newCatcher()
-	t.Cleanup(run(s, got))
-	k.supervise(c, s)
-	s.Request(1)
-	k.publish(1)
-	d := got.await(t, 1)[0]
-	k.do(k.js.DeleteConsumer(t.Context(), "JOBS", "p-normal"))
-	k.awaitFor("it is noticed", func() bool { return said.times(disowned) == 1 })
-	settle(t, job.Ack, d)
-	s.Request(1) // it comes again, and is known
-	k.flush(c)
-	k.awaitFor("it is gone", func() bool { return k.left() == 0 })
-	if n := len(got.await(t, 1)); n != 1 {
+	h := newHolder(t)
+	h.awaitNoticed()
+	settle(t, job.Ack, h.delivery)
+	h.source.Request(1) // it comes again, and is known
+	h.flush(h.conn)
+	h.awaitFor("it is gone", func() bool { return h.left() == 0 })
+	if n := len(h.got.await(t, 1)); n != 1 {
 		t.Errorf("%d deliveries, want 1", n)
 	}
 }
@@ -69,21 +82,13 @@ func TestOrphan_theAckOfASuccessCounts(t *testing.T) {
 // TestOrphan_whatTheNewConsumerBringsHereIsOursAgain: one replica alone loses
 // nothing by it.
 func TestOrphan_whatTheNewConsumerBringsHereIsOursAgain(t *testing.T) {
-	k := newKit(t)
-	c, said := k.dialAs(queue.Config{})
-	s, got := k.source(c, 30*time.Second), newCatcher()
-	t.Cleanup(run(s, got))
-	k.supervise(c, s)
-	s.Request(1)
-	k.publish(1)
-	d := got.await(t, 1)[0]
-	k.do(k.js.DeleteConsumer(t.Context(), "JOBS", "p-normal"))
-	k.awaitFor("it is noticed", func() bool { return said.times(disowned) == 1 })
-	s.Request(1)
-	k.awaitFor("it came again", func() bool { return s.Stats().Suppressed == 1 })
-	settle(t, job.Nak, d)
-	s.Request(1)
-	if again := got.await(t, 2)[1]; again.Job().Deliveries != 2 {
+	h := newHolder(t)
+	h.awaitNoticed()
+	h.source.Request(1)
+	h.awaitFor("it came again", func() bool { return h.source.Stats().Suppressed == 1 })
+	settle(t, job.Nak, h.delivery)
+	h.source.Request(1)
+	if again := h.got.await(t, 2)[1]; again.Job().Deliveries != 2 {
 		t.Errorf("delivery %d, want the second of the new consumer", again.Job().Deliveries)
 	}
 }
