@@ -225,13 +225,13 @@ func TestHandle_noCallBeginsAfterTheDeadline(t *testing.T) {
 		began := time.Now()
 		calls := 0
 		k := newKit(func(context.Context, target.Request) job.Result {
-			if calls++; time.Since(began) > 10*time.Millisecond {
-				t.Errorf("call %d began %s after the deadline", calls, time.Since(began)-10*time.Millisecond)
+			if calls++; time.Since(began) >= 10*time.Millisecond {
+				t.Errorf("call %d began %s after the job, whose deadline is 10 ms", calls, time.Since(began))
 			}
-			time.Sleep(8 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // and not less: the wait before another call may be short by chance
 			return broken()
 		}, nil)
-		j := &job.Job{ID: "j", Enqueued: began, Deadline: began.Add(10 * time.Millisecond)}
+		j := &job.Job{ID: "j", Enqueued: began, Deadline: began.Add(10*time.Millisecond - 1)}
 		if out := k.Handle(t.Context(), j, job.Record{}, nil); out.Action != job.Retry || out.Tries != 1 || out.Reason != job.Status5xx {
 			t.Errorf("got %+v, want the failure of the one call", out)
 		}
