@@ -35,7 +35,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type stream struct {
 	mu      sync.Mutex
 	ready   []*job.Job
-	later   int // naked, and not back yet
+	again   []*job.Job // to be delivered again, before anything new, as the server does
+	later   int        // naked, and not back yet
 	wanted  int
 	pulled  int // deliveries
 	settled map[job.Verb]int
@@ -66,16 +67,27 @@ func (s *stream) nudge() {
 	}
 }
 
+func (s *stream) publish(j *job.Job) {
+	s.mu.Lock()
+	s.ready = append(s.ready, j)
+	s.mu.Unlock()
+	s.nudge()
+}
+
 func (s *stream) take() (j *job.Job, left int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.wanted == 0 || len(s.ready) == 0 {
+	from := &s.again
+	if len(*from) == 0 {
+		from = &s.ready
+	}
+	if s.wanted == 0 || len(*from) == 0 {
 		return nil, 0
 	}
-	j, s.ready = s.ready[0], s.ready[1:]
+	j, *from = (*from)[0], (*from)[1:]
 	s.wanted--
 	s.pulled++
-	return j, len(s.ready)
+	return j, len(s.ready) + len(s.again)
 }
 
 func (s *stream) Run(ctx context.Context, to job.Receiver) {
@@ -94,7 +106,7 @@ func (s *stream) Run(ctx context.Context, to job.Receiver) {
 func (s *stream) counts() (pulled, acked, dead, left int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.pulled, s.settled[job.Ack], s.settled[job.Term], len(s.ready) + s.later
+	return s.pulled, s.settled[job.Ack], s.settled[job.Term], len(s.ready) + len(s.again) + s.later
 }
 
 type delivery struct {
@@ -118,7 +130,7 @@ func (d delivery) Settle(v job.Verb, after time.Duration) error {
 		time.AfterFunc(after, func() {
 			d.s.mu.Lock()
 			d.s.later--
-			d.s.ready = append(d.s.ready, &again)
+			d.s.again = append(d.s.again, &again)
 			d.s.mu.Unlock()
 			d.s.nudge()
 		})

@@ -20,9 +20,12 @@ import (
 //	                  │ held for long, or too many wait already
 //	                  └──► deferred, until its target is about to come back
 //
-// Those that wait there take no room, up to as many as the pool runs. A consumer
-// that brings hardly anything but jobs of a dead target is asked for one a second:
-// more would only carry the backlog from the stream to its redeliveries.
+// Those that wait there take no room, up to as many as the pool runs. The stream
+// gives redeliveries before anything new, so those that are deferred come back one
+// after the other, and what is for the other targets passes in between. Once that
+// line is long, and a consumer brings hardly anything but jobs of a dead target, it
+// is asked for one a second: more would only carry the backlog from the stream to
+// its redeliveries.
 
 // Lane is the way to one target.
 type Lane struct {
@@ -50,6 +53,7 @@ type turnstile struct {
 	limit   int       // of those inside
 	inside  int       // let through and not ended
 	running int       // of these, those with a permit
+	back    time.Time // when the last of those deferred is to come back
 	waiting [job.Priorities][]*held
 }
 
@@ -58,6 +62,12 @@ const (
 	short = time.Second
 	// longDeferral is the longest that a job is given back for because it was so before.
 	longDeferral = 2 * time.Minute
+	// step is between two jobs of a dead target that come back, so that there are at
+	// most 200 a second; a consumer can bring some thousands.
+	step = 5 * time.Millisecond
+	// longest is the line of those that come back, 24,000 jobs: after the wait of
+	// their target it lasts for so long.
+	longest = 2 * time.Minute
 	// recently is how many of its last jobs a consumer is judged by.
 	recently = 100
 	// trickle is the pace of a consumer whose jobs are mostly for a dead target.
@@ -106,7 +116,7 @@ func (p *Pool) pass(h *held) error {
 		return errReleased
 	}
 	dead := t.isDead()
-	p.recent[h.priority].note(h, dead)
+	p.recent[h.priority].note(h, dead, now)
 	if t.inside < t.limit && t.nobodyWaits() {
 		t.admit(h)
 		p.mu.Unlock()
@@ -168,9 +178,19 @@ func (t *turnstile) remaining(now time.Time) time.Duration {
 // A job that was given back often already is given back for longer: as often as it
 // may be (max_deferrals) must last for a day.
 func (t *turnstile) deferral(h *held, now time.Time) deferred {
+	at := now.Add(max(short, t.remaining(now)))
+	if next := t.back.Add(step); next.After(at) {
+		at = next
+	}
+	t.back = at
 	often := min(time.Duration(h.record.Deferrals)*time.Second, longDeferral)
-	after := max(short, t.remaining(now), often)
+	after := max(at.Sub(now), often)
 	return deferred{after + time.Duration(rand.Float64()*float64(after)/4), job.Reason(t.hold.Reason)}
+}
+
+// isBookedOut tells whether no more should be made to come back.
+func (t *turnstile) isBookedOut(now time.Time) bool {
+	return t.back.Sub(now) > t.remaining(now)+longest
 }
 
 func (t *turnstile) regulate(hold Hold, now time.Time) {
@@ -328,37 +348,45 @@ func (p *Pool) regulateLanes(holds []Hold, now time.Time) Hold {
 type recent struct {
 	last [recently]*turnstile // dead ones; nil: another, or none yet
 	n    int
-	next time.Time // when it may be asked for one more
+	most *turnstile // most of them were for it, and its line was too long; nil: none
+	next time.Time  // when it may be asked for one more
 }
 
 // note that a job has come, once.
-func (r *recent) note(h *held, dead bool) {
+func (r *recent) note(h *held, dead bool, now time.Time) {
 	if h.noted {
 		return
 	}
 	h.noted = true
+	t := h.lane.turnstile
 	r.last[r.n] = nil
 	if dead {
-		r.last[r.n] = h.lane.turnstile
+		r.last[r.n] = t
 	}
 	r.n = (r.n + 1) % recently
+	switch {
+	case r.most != nil && !r.areMostlyFor(r.most):
+		r.most = nil
+	case r.most == nil && dead && t.isBookedOut(now) && r.areMostlyFor(t):
+		r.most = t // also when the line is shorter again: it is, as nothing is asked for
+	}
 }
 
-// mostlyFor is the dead target that most of the jobs were for, nil if there is none.
-func (r *recent) mostlyFor(p *Pool) *turnstile {
-	for t := range p.turnstiles {
-		if !t.isDead() {
-			continue
+func (r *recent) areMostlyFor(t *turnstile) bool {
+	n := 0
+	for _, other := range r.last {
+		if other == t {
+			n++
 		}
-		n := 0
-		for _, other := range r.last {
-			if other == t {
-				n++
-			}
-		}
-		if 2*n > recently {
-			return t
-		}
+	}
+	return 2*n > recently
+}
+
+// mostlyFor is the dead target that hardly anything else comes for, nil if there is
+// none.
+func (r *recent) mostlyFor() *turnstile {
+	if r.most != nil && r.most.isDead() {
+		return r.most
 	}
 	return nil
 }
@@ -367,7 +395,7 @@ func (r *recent) mostlyFor(p *Pool) *turnstile {
 func (p *Pool) paced(priority, n int, now time.Time) int {
 	r := &p.recent[priority]
 	switch {
-	case len(p.lanes) == 1 || r.mostlyFor(p) == nil:
+	case len(p.lanes) == 1 || r.mostlyFor() == nil:
 		return n
 	case p.requested[priority] > 0 || now.Before(r.next):
 		return 0
@@ -383,7 +411,7 @@ func (p *Pool) slowed() (Hold, bool) {
 		return Hold{}, false
 	}
 	for i := range p.recent {
-		if t := p.recent[i].mostlyFor(p); t != nil {
+		if t := p.recent[i].mostlyFor(); t != nil {
 			return Hold{Credit: 1, Reason: MostlyDead, Until: p.recent[i].next, Target: t.target}, true
 		}
 	}

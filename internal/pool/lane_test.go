@@ -163,7 +163,7 @@ func TestRoutes_aConsumerThatIsMostlyDeadCostsNothing(t *testing.T) {
 		s := newStream(job.Normal, 0)
 		l := startLanes(t, 2, pool.Config{Concurrency: 2}, takes(time.Millisecond), s)
 		l.gates[1].set(pool.Hold{Reason: "breaker", Down: true, Until: time.Now().Add(time.Hour)})
-		for i := range 120 {
+		for i := range 24_200 { // a line of two minutes, 200 a second
 			s.publish(&job.Job{ID: fmt.Sprint(i), Stream: "S", Sequence: uint64(2*i + 1), Deliveries: 1, Enqueued: time.Now()})
 		}
 		time.Sleep(10 * time.Minute)
