@@ -77,6 +77,10 @@ func (c *Conn) Core(cfg CoreConfig) *Core {
 	}
 }
 
+// serverPatience is how long an intake waits for the server to know of it, at a
+// time. Nothing is lost meanwhile: no message can have come.
+const serverPatience = 200 * time.Millisecond
+
 // coreLease is that of a job that nobody else can get.
 const coreLease = 1000 * time.Hour
 
@@ -112,6 +116,7 @@ type coreIntake struct {
 	to    job.Receiver
 	msgs  chan *nats.Msg
 	sub   *nats.Subscription
+	heard bool // the server has the subscription
 	local *codel.Queue[arrival]
 	want  int
 	seq   uint64
@@ -127,6 +132,7 @@ func (i *coreIntake) run(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		i.subscribe()
+		i.awaitServer()
 		i.want += int(i.wanted.Swap(0))
 		i.handOver(time.Now())
 		select {
@@ -157,6 +163,14 @@ func (i *coreIntake) subscribe() {
 	i.sub = sub
 }
 
+// awaitServer is called at each step until the server has the subscription: before
+// that whoever asks is told that nobody is there.
+func (i *coreIntake) awaitServer() {
+	if i.sub != nil && !i.heard {
+		i.heard = i.conn.nc.FlushTimeout(serverPatience) == nil
+	}
+}
+
 func (i *coreIntake) report() {
 	local, connected := i.local.Stats(), i.conn.Connected()
 	i.note(func(s *CoreStats) {
@@ -164,9 +178,12 @@ func (i *coreIntake) report() {
 		if i.sub == nil {
 			return
 		}
-		s.Ready, s.Problem = connected, ""
-		if !connected {
+		s.Ready, s.Problem = connected && i.heard, ""
+		switch {
+		case !connected:
 			s.Problem = "not connected to NATS"
+		case !i.heard:
+			s.Problem = "the server has not confirmed the subscription"
 		}
 	})
 }
