@@ -67,9 +67,10 @@ type clerk struct {
 	pool.Handler
 	report func(format string, args ...any)
 
-	mu      sync.Mutex
-	charged map[string]int
-	most    int
+	mu       sync.Mutex
+	charged  map[string]int
+	most     int
+	stopping bool
 }
 
 func (c *clerk) Handle(ctx context.Context, j *job.Job, before job.Record, draining <-chan struct{}) job.Outcome {
@@ -80,11 +81,20 @@ func (c *clerk) Handle(ctx context.Context, j *job.Job, before job.Record, drain
 		c.report("job %s comes with %d attempts, %d executions failed", j.ID, before.Attempts, c.charged[j.ID])
 	}
 	failed := out.Tries > 0 && (out.Last.Class == job.Failure || out.Last.Class == job.Timeout || out.Last.Class == job.Permanent || out.Last.Class == job.Neutral)
+	// The stop of the pool costs no job an attempt, and what it cut off, a call or
+	// the wait for the next one, is not an execution that has ended.
+	cut := out.Reason == job.Released || out.Reason == job.Interrupted
+	if cut && !c.stopping {
+		c.report("job %s is handed back (%s), and the pool goes on", j.ID, out.Reason)
+	}
 	switch {
 	case out.Charged && !failed:
 		c.report("job %s pays for %s (%s)", j.ID, out.Last.Class, out.Action)
+	case cut && out.Charged:
+		c.report("job %s pays for the stop of the pool (%s)", j.ID, out.Reason)
+	case cut:
 	case failed && !out.Charged && out.Action != job.Defer:
-		c.report("job %s does not pay for %s (%s)", j.ID, out.Last.Class, out.Action)
+		c.report("job %s does not pay for %s (%s, %s)", j.ID, out.Last.Class, out.Action, out.Reason)
 	case failed && !out.Charged && c.charged[j.ID] < c.most-1:
 		c.report("job %s does not pay for %s, and it would not be its last attempt", j.ID, out.Last.Class)
 	}
@@ -117,6 +127,9 @@ func TestInvariant35_attemptsAreTheExecutionsThatFailed(t *testing.T) {
 			books := &clerk{report: r.Errorf, charged: map[string]int{}, most: pool.Config{}.WithDefaults().Redelivery.MaxAttempts}
 			w := workBy(newStream(jobs), 4, nil, func(h pool.Handler) pool.Handler { books.Handler = h; return books }, l)
 			time.Sleep(time.Duration(rapid.IntRange(1, 300).Draw(r, "minutes")) * time.Minute)
+			books.mu.Lock()
+			books.stopping = true
+			books.mu.Unlock()
 			w.stop()
 		})
 	})

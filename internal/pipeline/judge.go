@@ -141,15 +141,16 @@ func (r Rules) givenUp(a Attempt, now time.Time, u float64) job.Outcome {
 }
 
 // handBack returns a job that we could not finish, uncharged. One that was
-// waiting to try again keeps the rest of its wait.
+// waiting to try again keeps the rest of its wait, and is not called interrupted:
+// no call of it was.
 func handBack(a Attempt) job.Outcome {
 	switch {
 	case errors.Is(a.Cause, job.ErrLeaseLost):
 		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Err: a.Cause}
-	case errors.Is(a.Cause, job.ErrInterrupted):
-		return job.Outcome{Action: job.Release, Reason: job.Interrupted, Err: a.Cause}
 	case a.Rest > 0:
 		return job.Outcome{Action: job.Defer, Reason: job.Released, After: a.Rest, Err: a.Last.Err}
+	case errors.Is(a.Cause, job.ErrInterrupted):
+		return job.Outcome{Action: job.Release, Reason: job.Interrupted, Err: a.Cause}
 	}
 	return job.Outcome{Action: job.Release, Reason: job.Released, Err: a.Last.Err}
 }

@@ -58,7 +58,9 @@ func TestJudge_whoPays(t *testing.T) {
 		{"job timeout in a call", Attempt{Last: result(job.Ignored, job.TimedOut), Cause: job.ErrJobTimeout}, job.Retry, job.TimedOut, 10 * time.Second, true},
 		{"job timeout in a wait", Attempt{Last: result(job.Failure, job.Status5xx), Stop: retry.Cancelled, Cause: job.ErrJobTimeout}, job.Retry, job.Status5xx, 10 * time.Second, true},
 		{"drain during a wait", Attempt{Last: result(job.Failure, job.Status5xx), Stop: retry.Draining, Rest: 3 * time.Second}, job.Defer, job.Released, 3 * time.Second, false},
-		{"interrupted during a wait", Attempt{Last: result(job.Failure, job.Status5xx), Stop: retry.Cancelled, Cause: job.ErrInterrupted}, job.Release, job.Interrupted, 0, false},
+		{"interrupted during a wait", Attempt{Last: result(job.Failure, job.Status5xx), Stop: retry.Cancelled, Rest: time.Second, Cause: job.ErrInterrupted}, job.Defer, job.Released, time.Second, false},
+		{"interrupted after draining had ended its wait", Attempt{Last: result(job.Failure, job.Status5xx), Stop: retry.Draining, Rest: time.Second, Cause: job.ErrInterrupted}, job.Defer, job.Released, time.Second, false},
+		{"interrupted at the end of a wait", Attempt{Last: result(job.Failure, job.Status5xx), Stop: retry.Cancelled, Cause: job.ErrInterrupted}, job.Release, job.Interrupted, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.attempt.Enqueued.IsZero() {
