@@ -83,7 +83,7 @@ func (a *adaptive) ended(now time.Time, load Load, took time.Duration) {
 		if w.refuses() {
 			a.decrease()
 		}
-	case Failed, Ignored:
+	case Failed, Ignored, Replied:
 	}
 	if lasted := now.Sub(w.began); lasted >= minWindow && lasted >= w.length() {
 		a.roll(now)

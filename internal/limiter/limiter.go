@@ -24,6 +24,9 @@ const (
 	Throttled
 	// Failed for other reasons; that is the breaker's business.
 	Failed
+	// Replied: the target has answered, and what it says is neither for nor
+	// against it: a conflict of the job's.
+	Replied
 )
 
 // Reason says why there is no seat.

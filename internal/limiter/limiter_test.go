@@ -427,7 +427,7 @@ func TestLimiter_invariants(t *testing.T) {
 			default:
 				if len(seats) > 0 {
 					i := rapid.IntRange(0, len(seats)-1).Draw(t, "seat")
-					seats[i].Done(now, Load(rapid.IntRange(0, 4).Draw(t, "load")))
+					seats[i].Done(now, Load(rapid.IntRange(0, int(Replied)).Draw(t, "load")))
 					seats = append(seats[:i], seats[i+1:]...)
 				}
 			}
@@ -486,6 +486,56 @@ func TestStall_aTargetThatStopsAnsweringGetsAHandfulOfCalls(t *testing.T) {
 	}
 	if n, _, _ := l.Credit(now); n != Unlimited {
 		t.Errorf("credit %d after an answer", n)
+	}
+}
+
+// TestStall_conflictsAreAnswers: a target that answers nothing but that for a while
+// was taken for one that hangs, and its jobs were put off for days.
+func TestStall_conflictsAreAnswers(t *testing.T) {
+	l := limiterOf(Config{}, Rate{}, 20)
+	now := warm(l, 100)
+	seats := make([]Seat, silentCalls)
+	for i := range 1000 {
+		s := &seats[i%len(seats)]
+		s.Done(now, Replied)
+		now = now.Add(2 * time.Millisecond)
+		var err error
+		if *s, err = l.Acquire(now); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+	}
+}
+
+// TestStall_howManyCallsAreGivenUpMakesItNoLonger: the wait for the next call
+// grows with time alone, and not for ever.
+func TestStall_howManyCallsAreGivenUpMakesItNoLonger(t *testing.T) {
+	for _, load := range []Load{Ignored, TimedOut} {
+		l := limiterOf(Config{Limit: Fixed}, Rate{}, 20)
+		now := warm(l, 100)
+		began, longest := now, time.Duration(0)
+		var seats []Seat
+		for range 60_000 { // a minute
+			now = now.Add(time.Millisecond)
+			if len(seats) >= silentCalls {
+				seats[0].Done(now, load)
+				seats = seats[1:]
+			}
+			for range 2 { // the first makes the many of some
+				s, err := l.Acquire(now)
+				if err == nil {
+					seats = append(seats, s)
+					continue
+				}
+				var e *RefusedError
+				if !errors.As(err, &e) || e.Reason != Silent || e.RetryAfter > min(longestWait, 2*now.Sub(began)) {
+					t.Fatalf("after %s: %v", now.Sub(began), err)
+				}
+				longest = max(longest, e.RetryAfter)
+			}
+		}
+		if longest < longestWait-2*time.Millisecond {
+			t.Errorf("the longest wait was %s, want %s", longest, longestWait)
+		}
 	}
 }
 

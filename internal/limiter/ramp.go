@@ -31,7 +31,7 @@ func (r *ramp) start(now time.Time) {
 // ended notes the end of a call, and tells whether the target has just shown
 // that it is back; limit is where the ramp ends.
 func (r *ramp) ended(now time.Time, load Load, limit int) (back bool) {
-	if r.step == 0 || load == Ignored {
+	if r.step == 0 || load == Ignored || load == Replied {
 		return false
 	}
 	r.calls++

@@ -6,8 +6,8 @@ import "time"
 // out: many are under way, and none has ended for five times as long as nearly
 // all of them take. It is pure.
 //
-//	answers ──── none for after ────► silent: one call more after 1, 2, 4, … × after
-//	   ▲                                 │
+//	answers ──── none for after ────► silent: one call more after 1, 2, 4, … × after,
+//	   ▲                                 │    in the end every longestWait
 //	   └────────── any answer ───────────┘
 //
 // So a target that hangs costs a handful of calls instead of all there is room
@@ -26,8 +26,9 @@ const (
 	silentFactor = 5 // times the 99th percentile
 	minSilence   = 20 * time.Millisecond
 	minHistory   = 50
-	maxHistory   = 2000 // then all counts are halved, so that it follows changes
-	lookEvery    = 50   // calls between two looks at the percentile
+	maxHistory   = 2000            // then all counts are halved, so that it follows changes
+	lookEvery    = 50              // calls between two looks at the percentile
+	longestWait  = 5 * time.Second // or after, if that is longer; by then the breaker has opened if all fails
 )
 
 // started notes a call that has begun; inFlight counts it.
@@ -36,8 +37,10 @@ func (s *stall) started(now time.Time, inFlight int) {
 		s.answered(now)
 		return
 	}
-	if s.silent(now, inFlight) {
-		s.wait = max(s.after, 2*s.wait)
+	// A call that makes the many of some may begin before its time: nobody knew yet
+	// that the target is silent. It does not move the others.
+	if s.silent(now, inFlight) && !now.Before(s.next) {
+		s.wait = max(s.after, min(2*s.wait, longestWait))
 		s.next = now.Add(s.wait)
 	}
 }
@@ -49,7 +52,7 @@ func (s *stall) ended(now time.Time, load Load, took time.Duration) {
 		return
 	case Answered:
 		s.learn(took)
-	case Throttled, Failed:
+	case Throttled, Failed, Replied:
 	}
 	s.answered(now)
 }

@@ -28,7 +28,7 @@ func TestDocs_whoPaysIsWhatTheTableSays(t *testing.T) {
 		}
 		is := row(c)
 		verdict := map[breaker.Verdict]string{breaker.Good: "good", breaker.Bad: "bad", breaker.Throttled: "throttled", breaker.Ignored: "nothing"}[is.breaker]
-		load := map[limiter.Load]string{limiter.Answered: "answered", limiter.Failed: "failed", limiter.TimedOut: "timed out", limiter.Throttled: "throttled", limiter.Ignored: "nothing"}[is.load]
+		load := map[limiter.Load]string{limiter.Answered: "answered", limiter.Failed: "failed", limiter.TimedOut: "timed out", limiter.Throttled: "throttled", limiter.Ignored: "nothing", limiter.Replied: "replied"}[is.load]
 		again := map[bool]string{true: "yes", false: "no"}[is.again]
 		for i, want := range []string{verdict, load, again, payment(is.charged, c)} {
 			if got := says[i]; got != want && !(i == 3 && strings.Contains(got, want)) {

@@ -27,7 +27,7 @@ func row(c job.Class) account {
 		job.Timeout:   {breaker.Bad, limiter.TimedOut, true, true},
 		job.Throttled: {breaker.Throttled, limiter.Throttled, false, true},
 		job.Permanent: {breaker.Good, limiter.Answered, true, false},
-		job.Neutral:   {breaker.Ignored, limiter.Ignored, true, true},
+		job.Neutral:   {breaker.Ignored, limiter.Replied, true, true},
 		job.Ignored:   {breaker.Ignored, limiter.Ignored, false, false},
 		job.Rejected:  {breaker.Ignored, limiter.Ignored, false, false},
 		job.Panicked:  {breaker.Bad, limiter.Ignored, true, false},
