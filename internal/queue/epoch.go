@@ -56,6 +56,23 @@ func (p *puller) unheard() {
 	}
 }
 
+// quiet tells whether nothing has come for so long that the connection may stand
+// still, or have stood still until now.
+func (p *puller) quiet(now time.Time) bool {
+	return !p.lastSeen.IsZero() && now.Sub(p.lastSeen) > silence
+}
+
+// sure tells whether all that was sent before has come. While nothing is asked for
+// nothing has to come, and a connection that stands still is not noticed; but
+// an inbox that was given up may be answered yet.
+func (p *puller) sure(now time.Time) bool {
+	if p.book.requests == 0 && p.quiet(now) {
+		p.unheard()
+		p.catchUp()
+	}
+	return p.slept.IsZero()
+}
+
 // catchUp takes whatever was sent while the process did not run, or nothing came:
 // after the answer of the broker nothing older is under way.
 func (p *puller) catchUp() {

@@ -115,7 +115,7 @@ func (p *puller) step(ctx context.Context) {
 	if p.suspect.Swap(false) {
 		p.ensured = false
 	}
-	if p.book.requests > 0 && now.Sub(p.lastSeen) > silence {
+	if p.book.requests > 0 && p.quiet(now) {
 		p.newEpoch("no heartbeat", p.nextBackoff())
 		p.ensured = false
 		p.unheard()
@@ -128,6 +128,9 @@ func (p *puller) step(ctx context.Context) {
 		return
 	}
 	if !p.ensured && !p.ensure(ctx) {
+		return
+	}
+	if !p.sure(now) {
 		return
 	}
 	if n := p.book.ask(); n > 0 {
@@ -190,10 +193,14 @@ func (p *puller) receive(m *nats.Msg) {
 	}
 	now := time.Now()
 	p.counted(meta.Sequence.Consumer, now)
-	if current {
+	switch {
+	case current:
 		p.lastSeen = now
 		p.book.delivered()
-	} else {
+	case p.quiet(now):
+		p.unheard()
+		fallthrough
+	default:
 		p.book.straggler()
 	}
 	p.backoff = 0
