@@ -9,7 +9,7 @@ IMAGE     ?= workerd:dev
 BENCH     ?= .
 BENCHTIME ?= 1s
 COUNT     ?= 1
-SIM_JOBS  ?= 920000
+SIM_JOBS  ?= 965000
 
 # The race detector needs a C compiler; without one the tests run without it.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED 2>/dev/null)" = 1 ] && echo -race)

@@ -130,7 +130,7 @@ func (p *puller) step(ctx context.Context) {
 	if !p.ensured && !p.ensure(ctx) {
 		return
 	}
-	if !p.sure(now) {
+	if !p.sure(time.Now()) { // the consumer may have been looked up for long
 		return
 	}
 	if n := p.book.ask(); n > 0 {

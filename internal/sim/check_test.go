@@ -23,6 +23,9 @@ func (w *world) heal(ctx context.Context) {
 	began := time.Now()
 	mended, deadline := began.Add(5*time.Minute), began.Add(w.shape.ackWait+15*time.Minute)
 	for {
+		if w.t.Failed() {
+			return // it may take for ever
+		}
 		if time.Now().After(mended) {
 			w.down.mend()
 		}
@@ -55,6 +58,10 @@ func (w *world) tellWhy() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for _, c := range f.consumers() {
+			for seq, p := range c.pending {
+				id := idOf(c.s.msgs[seq].data)
+				w.note("consumer %s: %s, delivered %d times, the last time at %s, comes again at %s: %s", c.name, id, p.deliveries, p.given.Sub(w.began), p.since.Add(c.cfg.AckWait).Sub(w.began), w.story(id))
+			}
 			w.note("consumer %s: %d fresh, %d again, %d pending, %d waiting, next look %s", c.name, len(c.fresh), len(c.again), len(c.pending), len(c.waiting), c.timerAt.Sub(w.began))
 		}
 	}
@@ -187,11 +194,21 @@ func (w *world) checkSpacing() {
 				wait = max(wait, shortest)
 			}
 			early := was.to.Add(wait - 20*time.Millisecond).Sub(next.from)
-			if (was.what == job.Retry || was.what == job.Defer) && early > 0 && !w.anyFault(was.from, next.from) {
+			if (was.what == job.Retry || was.what == job.Defer) && early > 0 && !w.anyFault(was.from, next.from) && !w.keptAlive(all, was.to, next.from) {
 				w.fail("I4: %s came again %s early: %s", id, early, w.story(id))
 			}
 		}
 	}
+}
+
+// keptAlive tells whether somebody had a job meanwhile of a consumer that is gone:
+// to the one that was made anew his signs of life are the end of a wait.
+func (w *world) keptAlive(all []interval, from, to time.Time) bool {
+	return slices.ContainsFunc(all, func(i interval) bool {
+		return i.from.Before(from) && i.to.After(from) && slices.ContainsFunc(w.faults, func(f fault) bool {
+			return f.kind == "consumer deleted" && !f.until.Before(i.from) && f.at.Before(to)
+		})
+	})
 }
 
 // shortest wait before another attempt: half of the initial backoff.
@@ -215,44 +232,58 @@ func (w *world) checkDrains() {
 	}
 }
 
-// checkAttempts: what never succeeds while its target works is given up after as
-// many attempts as allowed. A broker that forgets its consumer begins to count anew.
+// charge counts an attempt of a job that failed. There are no more than allowed; a
+// broker that forgets its consumer, and what could not be written down, let them
+// be counted anew. A fault is known when it is over.
+func (w *world) charge(id string) {
+	w.mu.Lock()
+	w.charged[id]++
+	n, faults := w.charged[id], len(w.faults)
+	w.mu.Unlock()
+	if n > maxAttempts*(2+faults) {
+		w.fail("I4: %s failed %d times, and %d are allowed", id, n, maxAttempts)
+	}
+}
+
+// forgotten is how often a job's attempts may have been counted anew: deliveries of a
+// consumer that is made anew are, and so are those of which the broker did not say
+// what was before.
+func (w *world) forgotten() (n int) {
+	for _, f := range w.faults {
+		switch f.kind {
+		case "outage", "hang", "cut", drain, "incomplete drain", "dead letters full", slowNotes, cutThenDrain:
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// checkAttempts: what is dead for having failed often did so as often as allowed,
+// and what never succeeds while its target works is dead in the end.
 func (w *world) checkAttempts(dead map[string]int) {
 	for id := range w.acked {
-		w.checkGivenUp(id)
+		gaveUp, poisoned := false, false // poisoned: by others that killed the workers they shared
+		counted := 0                     // attempts that nothing can have kept from being written down
+		for _, r := range w.replicas {
+			for _, i := range r.held[id] {
+				gaveUp, poisoned = gaveUp || i.reason == job.MaxAttempts, poisoned || i.reason == job.Poison
+				if (i.what == job.Retry || i.reason == job.MaxAttempts) && !w.anyFault(i.from, i.to) {
+					counted++
+				}
+			}
+		}
+		charged := w.charged[id]
+		if gaveUp && charged < maxAttempts || counted > maxAttempts*(1+w.forgotten()) {
+			w.fail("I4: %s failed %d times, %d of them far from any fault, and %d are allowed (given up: %v): %s", id, charged, counted, maxAttempts, gaveUp, w.story(id))
+		}
 		mended := slices.ContainsFunc(w.down.calls[id], func(c *call) bool { return c.done })
 		if !w.hopeless(id) || mended || w.answered[id] > 0 || w.kills(id) || w.seed.chance(id, "header") < 0.03 {
 			continue
 		}
-		charged, poisoned := 0, false // by others that killed the workers they shared
-		for _, r := range w.replicas {
-			for _, i := range r.held[id] {
-				poisoned = poisoned || i.reason == job.Poison
-				if i.what == job.Retry || i.what == job.DeadLetter && i.reason == job.MaxAttempts {
-					charged++
-				}
-			}
-		}
-		if dead[id] != 1 || charged < 1 && !poisoned || charged > maxAttempts*(1+len(w.faults)) || len(w.faults) == 0 && charged != maxAttempts {
+		if dead[id] != 1 || charged < 1 && !poisoned || len(w.faults) == 0 && charged != maxAttempts {
 			w.fail("I4: %s fails always: %d dead letters after %d attempts, want 1 after %d: %s", id, dead[id], charged, maxAttempts, w.story(id))
 		}
-	}
-}
-
-// checkGivenUp: a job that is dead for having failed often did so as often as
-// allowed. It may have more attempts than that when a broker forgets, never fewer.
-func (w *world) checkGivenUp(id string) {
-	charged, dead := 0, false
-	for _, r := range w.replicas {
-		for _, i := range r.held[id] {
-			dead = dead || i.reason == job.MaxAttempts
-			if i.what == job.Retry || i.reason == job.MaxAttempts {
-				charged++
-			}
-		}
-	}
-	if dead && charged < maxAttempts {
-		w.fail("I4: %s was given up after %d attempts of %d: %s", id, charged, maxAttempts, w.story(id))
 	}
 }
 
@@ -278,11 +309,11 @@ func (w *world) checkPoison() {
 
 // uncounted tells whether a worker may have died while it had a job, or what it
 // wrote down may be lost. What is written while there is no connection waits
-// for one.
+// for one, but not in a drain.
 func (w *world) uncounted(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
 		switch f.kind {
-		case "outage", "hang", "cut", "drain", "dead letters full":
+		case "outage", "hang", "cut", drain, "dead letters full":
 			return false
 		}
 		return (f.replica == nil || f.replica == r) && !f.until.Before(i.from) && !f.at.After(i.to.Add(ambiguity))
@@ -295,7 +326,7 @@ func (w *world) uncounted(r *replica, i interval) bool {
 func (w *world) explained(id string) bool {
 	for _, r := range w.replicas {
 		for _, i := range r.held[id] {
-			if (i.what == job.DeadLetter || i.source == job.Static) && w.repeats(r, i) || i.what != job.Done && w.late(r, i) {
+			if (i.what == job.DeadLetter || i.source == job.Static) && w.repeats(r, i) || i.what != job.Done && (w.late(r, i) || w.orphaned(giver{r, i.from}, i.to)) {
 				return true
 			}
 		}
@@ -307,11 +338,12 @@ func (w *world) explained(id string) bool {
 
 // late tells whether what a replica said of a job may have arrived when the job
 // was somebody else's: it stood still on its way, or the broker had forgotten
-// whose the job was. The broker does not compare.
+// whose the job was. The broker does not compare. Nor does it if the consumer is
+// another one, which takes a moment to be known, see orphaned.
 func (w *world) late(r *replica, i interval) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
 		forgetful := slices.Contains([]string{"broker restart", "broker killed", string(noLeader)}, f.kind)
-		return (f.kind == "stall" && f.replica == r || forgetful) && !f.until.Before(i.from) && !f.at.After(i.to)
+		return (f.kind == stall && f.replica == r || forgetful) && !f.until.Before(i.from) && !f.at.After(i.to)
 	})
 }
 
@@ -342,7 +374,7 @@ func (w *world) disturbs(f fault, r *replica, i interval) bool {
 // before a lease is over, and so is a silent one that is noticed in time.
 func (w *world) harmless(f fault) bool {
 	switch f.kind {
-	case "outage", "hang", "drain", "cut", "dead letters full", slowThenDrain:
+	case "outage", "hang", drain, "cut", "dead letters full", slowThenDrain, cutThenDrain:
 		return true
 	case "silence":
 		return w.shape.ackWait > noticed

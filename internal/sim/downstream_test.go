@@ -20,8 +20,8 @@ type downstream struct {
 	lanes   map[*lane][]*call
 	running map[*lane]int
 	most    map[*lane]int
-	down    time.Time // until when it fails; zero: it is well
-	hangs   bool      // while it is down
+	down    time.Time // until when it is not well
+	how     trouble   // while it is not
 	mended  bool      // no job is hopeless any more
 }
 
@@ -63,7 +63,7 @@ func (d door) Call(ctx context.Context, r target.Request) job.Result {
 	c, n, down := d.begin(id, r.Try)
 	c.taken, c.because = taken, because
 	result := job.Result{Class: job.Panicked}
-	defer func() { d.finish(c, result) }()
+	defer func() { d.finish(id, c, result) }()
 	result = d.work(ctx, id, n, down)
 	d.l.r.frozen.pass()
 	if result.Class == job.Success && w.seed.chance(id, n, "dies before the ack") < 0.0004 {
@@ -100,9 +100,10 @@ func (d door) work(ctx context.Context, id string, n int, down trouble) job.Resu
 
 // Troubles of a downstream.
 const (
-	failing trouble = "failing"
-	hanging trouble = "hanging"
-	flaky   trouble = "flaky"
+	failing     trouble = "failing"
+	hanging     trouble = "hanging"
+	flaky       trouble = "flaky"
+	conflicting trouble = "conflicting" // it cannot do any job now, and is well
 )
 
 // profile tells whether a pool's target has a brown-out now, or is flaky: both
@@ -132,6 +133,8 @@ func (d door) answer(id string, n int, down trouble) job.Result {
 	switch {
 	case down == failing, down == flaky && s.chance(id, n, "flaky") < 0.6:
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 503, Err: failed}
+	case down == conflicting:
+		return job.Result{Class: job.Neutral, Reason: job.Status4xx, Status: 409, Err: failed}
 	case d.d.w.hopeless(id) && !d.d.isMended(), d.d.w.hasty(id) && n < 2 && s.chance(id, "fails first") < 0.5:
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 500, Err: failed}
 	case s.chance(id, "broken job") < 0.004:
@@ -166,17 +169,16 @@ func (d door) begin(id string, try int) (c *call, n int, down trouble) {
 	}
 	switch {
 	case d.l.alternate:
-	case now.Before(is.down) && is.hangs:
-		down = hanging
 	case now.Before(is.down):
-		down = failing
+		down = is.how
 	case d.profile("flaky"):
 		down = flaky
 	}
 	return c, n, down
 }
 
-func (d door) finish(c *call, r job.Result) {
+func (d door) finish(id string, c *call, r job.Result) {
+	d.l.checkLease(id, c)
 	d.d.mu.Lock()
 	defer d.d.mu.Unlock()
 	c.end, c.class, c.done = time.Now(), r.Class, r.Class == job.Success
@@ -211,9 +213,9 @@ func (w *world) kills(id string) bool { return w.seed.chance(id, "kills") < 0.00
 // drops tells whether a pool drops jobs that have expired.
 func (w *world) drops(n int) bool { return w.seed.chance(n, "drops") < 0.3 }
 
-// outage makes the downstream fail, or hang, for a while.
-func (d *downstream) outage(lasts time.Duration, hangs bool) {
+// trouble begins, and lasts for a while.
+func (d *downstream) trouble(how trouble, lasts time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.down, d.hangs = time.Now().Add(lasts), hangs
+	d.down, d.how = time.Now().Add(lasts), how
 }

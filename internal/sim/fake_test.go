@@ -148,14 +148,14 @@ func (f *fake) consumers() (all []*fakeConsumer) {
 }
 
 // publish deals with what a client sends.
-func (f *fake) publish(m message) {
+func (f *fake) publish(from *fakeConn, m message) {
 	if strings.HasPrefix(m.subject, "$JS.") || !strings.HasPrefix(m.subject, "_INBOX") {
 		if f.in(noLeader) || f.in(lostRequests) {
 			return
 		}
 	}
 	if ack, ok := strings.CutPrefix(m.subject, "$JS.ACK."); ok {
-		f.ack(strings.Split(ack, "."), m)
+		f.ack(from, strings.Split(ack, "."), m)
 		return
 	}
 	if call, ok := strings.CutPrefix(m.subject, "$JS.API."); ok {
@@ -320,6 +320,7 @@ type consumerSettings struct {
 type pending struct {
 	dseq       uint64 // of the first delivery
 	last       uint64 // of the last one
+	to         *fakeConn
 	deliveries int
 	since      time.Time // the lease is since + ack_wait
 	written    time.Time // the same as on disk: for a plain delivery the time of publication
@@ -327,7 +328,14 @@ type pending struct {
 	first      time.Time // of its deliveries
 	given      time.Time // the last of them
 	taken      time.Time // when somebody who was not the last to get it gave it back; zero: nobody did
-	because    time.Time // taken, of the delivery before
+	handed     []handed  // all its deliveries
+}
+
+// handed is a delivery, and when somebody who did not have the job any more gave
+// it back for that; zero: nobody did.
+type handed struct {
+	n           int
+	at, because time.Time
 }
 
 // acked is an acknowledgement that may not be on disk yet.
@@ -417,7 +425,10 @@ func (c *fakeConsumer) deliver(r *request, seq uint64, now time.Time) {
 	}
 	p.deliveries++
 	p.since, p.written, p.given, p.last = now, m.at, now, c.dseq
-	p.because, p.taken = p.taken, time.Time{}
+	p.handed, p.taken = append(slices.Clip(p.handed), handed{p.deliveries, now, p.taken}), time.Time{}
+	if s, ok := c.s.f.lookup(r.reply); ok {
+		p.to = s.conn
+	}
 	c.watch(seq, p)
 	r.left--
 	r.beat = now.Add(r.heartbeat)
@@ -438,7 +449,7 @@ func (c *fakeConsumer) timeout(r *request) {
 
 // ack deals with what a client says about a delivery: the words are stream,
 // consumer, deliveries, sequence and so on.
-func (f *fake) ack(words []string, m message) {
+func (f *fake) ack(from *fakeConn, words []string, m message) {
 	var c *fakeConsumer
 	if s := f.streams[words[0]]; s != nil && len(words) > 4 {
 		c = s.consumers[words[1]]
@@ -463,7 +474,7 @@ func (f *fake) ack(words []string, m message) {
 		}
 	case strings.HasPrefix(verb, "-NAK"):
 		if dseq <= c.dseq {
-			if p := c.pending[seq]; p != nil && p.last != dseq {
+			if p := c.pending[seq]; p != nil && (p.last != dseq || p.to != from) { // the numbers of another consumer may be the same
 				p.taken = time.Now()
 				id := idOf(c.s.msgs[seq].data)
 				f.stolen[id] = append(f.stolen[id], p.taken)

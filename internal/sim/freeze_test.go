@@ -114,8 +114,12 @@ func (w *world) taken(stream, consumer string, sequence uint64, deliveries int) 
 	defer f.mu.Unlock()
 	if s := f.streams[stream]; s != nil {
 		if c := s.consumers[consumer]; c != nil {
-			if p := c.pending[sequence]; p != nil && p.deliveries > deliveries {
-				return p.given, p.because
+			if p := c.pending[sequence]; p != nil {
+				for _, h := range p.handed {
+					if h.n > deliveries {
+						return h.at, h.because
+					}
+				}
 			}
 		}
 	}
@@ -131,7 +135,7 @@ func (w *world) checkTaken() {
 			if c.taken.IsZero() || c.begin.Sub(c.taken) <= together {
 				continue
 			}
-			if from := c.replica.holding(id, c).from; !w.forgot(from, c.begin) && !w.unnoticed(c.replica, c.begin) && !w.mistaken(id, c.because) && !w.thawed(c) {
+			if from := c.replica.holding(id, c).from; !w.forgot(from, c.begin) && !w.unnoticed(c.replica, from, c.begin) && !w.mistaken(id, c.because) && !w.thawed(c) {
 				w.fail("I9: replica %d called for %s at %s, which was somebody else's since %s: %s", c.replica.id, id, c.begin.Sub(w.began), c.taken.Sub(w.began), w.story(id))
 			}
 		}
@@ -158,11 +162,13 @@ func (w *world) forgotWhose(from, to time.Time) bool {
 
 // unnoticed tells whether a connection stood still so shortly, measured by the
 // lease, that nobody can notice: for less than the three seconds after which
-// the broker's signs of life are missed.
-func (w *world) unnoticed(r *replica, at time.Time) bool {
+// the broker's signs of life are missed. What came at its end is believed to be
+// ours for as long as the broker confirms signs of life, whoever has it.
+func (w *world) unnoticed(r *replica, from, at time.Time) bool {
 	for _, f := range w.faults {
 		short := f.until.Sub(f.at) < 3*time.Second
-		if f.kind == "stall" && f.replica == r && short && at.Sub(f.until) < w.shape.ackWait && w.shape.ackWait < 6*time.Second {
+		came := !from.Before(f.at) && from.Sub(f.until) < together
+		if f.kind == stall && f.replica == r && short && (came || at.Sub(f.until) < w.shape.ackWait) && w.shape.ackWait < 6*time.Second {
 			return true
 		}
 	}
@@ -202,7 +208,7 @@ type giver struct {
 }
 
 // gaveBack is who may have given a job back, as the broker heard at a time: at
-// that time, or else earlier and without a connection.
+// that time, or else earlier and without a connection, or over one that stood still.
 func (w *world) gaveBack(id string, at time.Time) (then []giver) {
 	var earlier []giver
 	for _, r := range w.replicas {
@@ -211,7 +217,7 @@ func (w *world) gaveBack(id string, at time.Time) (then []giver) {
 			case i.reason == job.LeaseLost || i.what == job.Done || i.what == job.DeadLetter || i.what == job.Drop:
 			case ago > -together && ago < together:
 				then = append(then, giver{r, i.from})
-			case ago > 0 && ago < w.shape.ackWait:
+			case ago > 0 && (ago < w.shape.ackWait || w.stoodStill(r, i.to, at)):
 				earlier = append(earlier, giver{r, i.from})
 			}
 		}
@@ -224,7 +230,7 @@ func (w *world) gaveBack(id string, at time.Time) (then []giver) {
 
 func (w *world) stoodStill(r *replica, from, to time.Time) bool {
 	return slices.ContainsFunc(w.faults, func(f fault) bool {
-		return f.kind == "stall" && f.replica == r && !f.until.Before(from) && !f.at.After(to)
+		return f.kind == stall && f.replica == r && !f.until.Before(from) && !f.at.After(to)
 	})
 }
 
@@ -253,7 +259,7 @@ func (w *world) knownAt(deleted fault, r *replica) time.Time {
 // mute tells whether a fault may keep answers from a replica.
 func (w *world) mute(f fault, r *replica) bool {
 	switch f.kind {
-	case "outage", "hang", "drain", "dead letters full", "consumer deleted":
+	case "outage", "hang", drain, "dead letters full", "consumer deleted":
 		return false
 	}
 	return f.replica == nil || f.replica == r

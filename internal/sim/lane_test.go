@@ -51,8 +51,19 @@ type trial struct {
 type start struct {
 	id, tenant        string
 	priority          job.Priority
+	enqueued          time.Time
 	received, started time.Time
 	again             bool // it had come before
+}
+
+// rank of a job among those that wait: one that is old counts as of the priority
+// above, as in the defaults of pool.
+func (s start) rank(at time.Time) job.Priority {
+	after := map[job.Priority]time.Duration{job.Normal: 5 * time.Minute, job.Low: 15 * time.Minute}[s.priority]
+	if after > 0 && at.Sub(s.enqueued) >= after {
+		return s.priority - 1
+	}
+	return s.priority
 }
 
 func (l *lane) changed(c breaker.Change) {
@@ -72,7 +83,7 @@ func (l *lane) report(p pool.Report) {
 	l.reported++
 	l.bytes[p.Priority] -= len(p.Job.Payload)
 	if p.Age > 0 {
-		l.starts = append(l.starts, start{idOf(p.Job.Payload), l.r.w.tenantIn(l.n, idOf(p.Job.Payload)), p.Job.Priority, p.Received, p.Job.Enqueued.Add(p.Age), p.Job.Deliveries > 1})
+		l.starts = append(l.starts, start{idOf(p.Job.Payload), l.r.w.tenantIn(l.n, idOf(p.Job.Payload)), p.Job.Priority, p.Job.Enqueued, p.Received, p.Job.Enqueued.Add(p.Age), p.Job.Deliveries > 1})
 	}
 	l.mu.Unlock()
 	l.r.report(p)
@@ -166,6 +177,20 @@ func (p *pulse) beat() {
 		p.l.r.w.fail("I9: replica %d gave no sign of life for %s during %s, of %s", p.l.r.id, idOf(p.Job().Payload), gap, p.ackWait)
 	}
 	p.last = now
+}
+
+// checkLease is part of I9: a call whose lease is over is ended, as somebody else
+// has the job by now.
+func (l *lane) checkLease(id string, c *call) {
+	l.mu.Lock()
+	p := l.inHand[id]
+	l.mu.Unlock()
+	if p == nil {
+		return
+	}
+	if until := p.LeaseUntil(); time.Now().After(until.Add(together)) && !l.r.frozen.openedSince(until) {
+		l.r.w.fail("I9: replica %d went on with a call for %s, begun at %s, for %s after its lease was over", l.r.id, id, c.begin.Sub(l.r.w.began), time.Since(until))
+	}
 }
 
 // undertaker is a pool's dead letters. Now and then the replica dies right

@@ -12,6 +12,7 @@ type link struct {
 
 	mu   sync.Mutex
 	dead bool // for good: the replica has crashed
+	away bool // nothing can be reached now
 	conn *linkConn
 }
 
@@ -19,7 +20,7 @@ type link struct {
 func (l *link) InProcessConn() (net.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.dead {
+	if l.dead || l.away {
 		return nil, errDown
 	}
 	c, err := l.to.InProcessConn()
@@ -37,6 +38,20 @@ func (l *link) cut() {
 	if l.conn != nil {
 		_ = l.conn.Close() // that is the point
 	}
+}
+
+// leave cuts the connection, and lets no other be made until the link is back.
+func (l *link) leave() {
+	l.setAway(true)
+	l.cut()
+}
+
+func (l *link) back() { l.setAway(false) }
+
+func (l *link) setAway(away bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.away = away
 }
 
 // silence leaves the connection half open: nothing arrives any more, either

@@ -184,6 +184,9 @@ func (r *replica) report(p pool.Report) {
 	defer r.mu.Unlock()
 	r.outcomes[p.Outcome.Reason]++
 	id, now := idOf(p.Job.Payload), time.Now()
+	if p.Outcome.Action == job.Retry || p.Outcome.Reason == job.MaxAttempts {
+		r.w.charge(id)
+	}
 	if p.Outcome.Action == job.Drop {
 		r.w.mu.Lock()
 		r.w.dropped[id] = true

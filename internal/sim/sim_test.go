@@ -19,7 +19,7 @@ import (
 func (l layer) usual() int { return map[layer]int{fakeLayer: 4_000, realLayer: 1_500}[l] }
 
 // costs says to how many jobs with the model one is like.
-func (l layer) costs() int { return map[layer]int{fakeLayer: 1, realLayer: 10}[l] }
+func (l layer) costs() int { return map[layer]int{fakeLayer: 1, realLayer: 20}[l] }
 
 // many jobs are enough for everything to happen that happens sometimes.
 const many = 100_000
@@ -118,7 +118,9 @@ func scenario(t *testing.T, l layer, s seed) (seen tally) {
 		for _, r := range w.alive() {
 			r.drain(30 * time.Second)
 		}
-		seen = w.check(ctx)
+		if !t.Failed() { // what is wrong afterwards may be because it was cut short
+			seen = w.check(ctx)
+		}
 		w.broker.stop()
 	})
 	return seen

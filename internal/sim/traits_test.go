@@ -105,10 +105,13 @@ func (l *lane) isWell(ctx context.Context, _ string) job.Result {
 	l.r.frozen.pass()
 	d := l.r.w.down
 	d.mu.Lock()
-	down, hangs := time.Now().Before(d.down), d.hangs
+	how := d.how
+	if !time.Now().Before(d.down) || how == conflicting {
+		how = ""
+	}
 	d.mu.Unlock()
 	takes := 5 * time.Millisecond
-	if down && hangs {
+	if how == hanging {
 		takes = time.Hour
 	}
 	pause(ctx, takes)
@@ -118,7 +121,7 @@ func (l *lane) isWell(ctx context.Context, _ string) job.Result {
 		return job.Result{Class: job.Timeout, Reason: job.TimedOut, Err: job.ErrTryTimeout}
 	case ctx.Err() != nil:
 		return job.Result{Class: job.Ignored, Reason: job.Interrupted, Err: context.Cause(ctx)}
-	case down:
+	case how != "":
 		return job.Result{Class: job.Failure, Reason: job.Status5xx, Status: 503, Err: errors.New("sim: not well")}
 	}
 	return job.Result{Class: job.Success, Reason: job.OK, Status: 200}

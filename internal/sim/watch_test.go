@@ -137,10 +137,11 @@ func (l *lane) checkOrder() {
 			if !b.started.Before(a.started.Add(-together)) {
 				break
 			}
-			if all++; b.priority > a.priority {
+			rank := a.rank(b.started)
+			if all++; b.rank(b.started) > rank {
 				below++
 			}
-			if b.priority == a.priority && b.tenant == a.tenant && !b.again && b.received.After(a.received.Add(together)) {
+			if b.priority == a.priority && b.rank(b.received) == a.rank(b.received) && b.rank(b.started) == rank && b.tenant == a.tenant && !b.again && b.received.After(a.received.Add(together)) {
 				l.r.w.fail("I15: %s overtook %s", b.id, a.id)
 			}
 		}

@@ -173,7 +173,7 @@ func (c *fakeConn) publication(words [][]byte, b []byte, begin int) (int, error)
 	if len(words) == 3+numbers {
 		m.reply = string(words[2])
 	}
-	c.f.publish(m)
+	c.f.publish(c, m)
 	return begin + size + 2, nil
 }
 

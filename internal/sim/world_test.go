@@ -73,6 +73,7 @@ type world struct {
 	acked    map[string]bool // ids the stream has taken
 	dropped  map[string]bool // by a policy that says so
 	answered map[string]int  // how often by a fixed answer
+	charged  map[string]int  // how many attempts of a job failed
 	replicas []*replica      // all there ever were
 	faults   []fault         // what has happened
 	over     bool            // nobody dies any more
@@ -89,6 +90,7 @@ type shape struct {
 	ackWait     time.Duration
 	drain       time.Duration
 	faults      int
+	theme       []string      // kinds of faults, if not all happen
 	length      time.Duration // over which jobs arrive and faults happen
 }
 
@@ -109,8 +111,17 @@ func shapeOf(l layer, s seed) shape {
 		faults:      s.between(0, 30, "faults"),
 		length:      s.span(20*time.Second, 90*time.Second, "length"),
 	}
+	if u := s.chance("theme"); u < 0.5 {
+		sh.theme = themes(l)[int(2*u*float64(len(themes(l))))]
+		sh.replicas = max(2, sh.replicas) // or nobody would take what another cannot keep
+		sh.pools = min(2, sh.pools)
+		sh.ackWait = s.span(2*time.Second, 10*time.Second, "ack_wait")
+	}
 	capacity := float64(sh.replicas*sh.pools*sh.concurrency) * float64(sh.length/perCall)
-	most := map[layer]float64{fakeLayer: 6000, realLayer: 1500}[l]
+	most := 1500.
+	if l == fakeLayer && sh.theme == nil {
+		most = 6000
+	}
 	sh.jobs = int(max(50, min(most, capacity*(0.1+s.chance("load")))))
 	return sh
 }
@@ -138,7 +149,7 @@ func (l *lockedText) String() string {
 }
 
 func newWorld(t *testing.T, l layer, s seed, dir string) *world {
-	w := &world{t: t, layer: l, seed: s, began: time.Now(), acked: make(map[string]bool), dropped: make(map[string]bool), answered: make(map[string]int), shape: shapeOf(l, s)}
+	w := &world{t: t, layer: l, seed: s, began: time.Now(), acked: make(map[string]bool), dropped: make(map[string]bool), answered: make(map[string]int), charged: make(map[string]int), shape: shapeOf(l, s)}
 	w.log = slog.New(slog.NewTextHandler(&w.history, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: w.shortTime}))
 	if w.broker = newFake(s); l == realLayer {
 		w.broker = newRealBroker(t, dir)

@@ -4,7 +4,7 @@
 // shows a promise that nobody checks.
 //
 //	go run ./test/mutants              all of them, some minutes
-//	go run ./test/mutants -only settle those whose name contains a word
+//	go run ./test/mutants -only settle those whose name matches
 //
 // It prints a line for each and "killed N/N", and exits with 1 if one survived.
 // The source itself is not touched.
@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -35,13 +36,17 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	only := flag.String("only", "", "run those whose name contains this")
-	jobs := flag.Int("jobs", 150_000, "simulated jobs for each with the model, at most, and a tenth of it with the real broker")
+	only := flag.String("only", "", "run those whose name this regular expression matches")
+	jobs := flag.Int("jobs", 150_000, "simulated jobs for each with the model, at most, and a twentieth of it with the real broker")
 	patience := flag.Duration("patience", time.Minute, "how long the simulation may take to notice one; more on a machine with other things to do")
 	flag.Parse()
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
 	var chosen []mutant
 	for _, m := range mutants() {
-		if strings.Contains(m.name, *only) {
+		if wanted.MatchString(m.name) {
 			chosen = append(chosen, m)
 		}
 	}
@@ -132,7 +137,7 @@ func (l *lab) try(ctx context.Context, m mutant) (how string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
-	sim := exec.CommandContext(ctx, binary, "-test.run", "TestSim_")
+	sim := exec.CommandContext(ctx, binary, "-test.run", "TestSim_", "-test.failfast")
 	sim.Dir = filepath.Join(l.dir, "internal", "sim")
 	sim.Env = append(os.Environ(), fmt.Sprintf("SIM_JOBS=%d", l.jobs), "SIM_PATIENCE=25")
 	out, err := sim.CombinedOutput()
@@ -153,6 +158,9 @@ func first(out string) string {
 		}
 		if strings.Contains(line, "did not happen") {
 			return strings.TrimSpace(line)
+		}
+		if name, ok := strings.CutPrefix(line, "--- FAIL: "); ok && !strings.Contains(line, "nothingIsLost") {
+			return name[:min(len(name), 80)]
 		}
 		if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
 			return line[:min(len(line), 80)]

@@ -3,7 +3,7 @@
 // from a seed of its own on, and adds up what they have seen.
 //
 //	go run ./test/sim                 two processes, a million jobs
-//	go run ./test/sim -jobs 2000000   as many with the model, a tenth of it with a real nats-server
+//	go run ./test/sim -jobs 2000000   as many with the model, a twentieth of it with a real nats-server
 //
 // The last line has the totals. It exits with 1 if a job was lost, a repetition
 // is not explained, any other checker complains, or something that must happen
@@ -37,7 +37,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	jobs := flag.Int("jobs", 920_000, "simulated jobs with the model, of all processes; a tenth of it comes with the real broker")
+	jobs := flag.Int("jobs", 965_000, "simulated jobs with the model, of all processes; a twentieth of it comes with the real broker")
 	processes := flag.Int("processes", 2, "how many run at once")
 	first := flag.Int("first", 1, "seed of the first scenario")
 	flag.Parse()

@@ -1,0 +1,201 @@
+package sim
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/queue"
+)
+
+// These scenarios are told step by step, as they take coincidences that chance
+// brings about too seldom. They run before those by chance.
+
+// someone is a client of the lab with a source of its own, and keeps what it gets.
+type someone struct {
+	*lab
+	link *link
+	conn *queue.Conn
+	*queue.Source
+	got  chan job.Delivery
+	stop func()
+}
+
+// someone comes and asks for n jobs.
+func (l *lab) someone(n int) *someone {
+	l.Helper()
+	s := &someone{lab: l, link: &link{to: l.broker}, got: make(chan job.Delivery, 10)}
+	var err error
+	s.conn, err = queue.Dial(queue.Config{URL: "nats://sim"}.WithDefaults(), slog.New(slog.DiscardHandler), nats.InProcessServer(s.link))
+	if err != nil {
+		l.Fatal(err)
+	}
+	s.Source = s.conn.Source(queue.SourceConfig{
+		Stream: jobStream, Consumer: "pool0-normal", Subjects: []string{"jobs.0.normal"}, Priority: job.Normal, AckWait: labAckWait, MaxMessage: 1000, Limit: 10,
+	})
+	ctx, end := context.WithCancel(l.Context())
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx, s) })
+	s.stop = func() { end(); running.Wait(); s.conn.Close() }
+	s.Request(n)
+	l.wait(500 * time.Millisecond)
+	return s
+}
+
+// Deliver implements job.Receiver.
+func (s *someone) Deliver(d job.Delivery, _ uint64) { s.got <- d }
+
+// Returned implements job.Receiver.
+func (s *someone) Returned(n int) { s.Request(n) }
+
+func (s *someone) next(within time.Duration) job.Delivery {
+	s.Helper()
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	select {
+	case d := <-s.got:
+		return d
+	case <-timer.C:
+		s.Fatalf("no job came within %s", within)
+		return nil
+	}
+}
+
+// standStill lets nothing move on the connection for a while; meanwhile there
+// are new jobs.
+func (s *someone) standStill(lasts time.Duration, jobs ...string) {
+	s.Helper()
+	s.link.stall()
+	for _, j := range jobs {
+		s.publish(j)
+	}
+	s.wait(lasts)
+	s.link.flow()
+	s.wait(500 * time.Millisecond)
+}
+
+func (l *lab) wait(d time.Duration) { pause(l.Context(), d) }
+
+// TestSim_whatLayInTheNetworkCountsAsOldAsItMayBe: a connection that stood still for
+// longer than a lease brings jobs that are somebody else's.
+func TestSim_whatLayInTheNetworkCountsAsOldAsItMayBe(t *testing.T) {
+	conforms(t, func(l *lab) {
+		s := l.someone(1)
+		defer s.stop()
+		s.standStill(labAckWait+500*time.Millisecond, "a")
+		if lasts := time.Until(s.next(time.Minute).LeaseUntil()); lasts > 0 {
+			l.Errorf("it is believed to be ours for another %s", lasts)
+		}
+	})
+}
+
+// TestSim_whatComesOverAnInboxThatWasGivenUpCountsAsOldAsItMayBe: requests that were
+// given up wait at the broker yet, while nothing is asked for any more, so that no
+// sign of life is missed when the connection stands still. Found by SIM_SEED=1073:
+// a job was called for that was somebody else's.
+func TestSim_whatComesOverAnInboxThatWasGivenUpCountsAsOldAsItMayBe(t *testing.T) {
+	conforms(t, func(l *lab) {
+		s := l.someone(2)
+		defer s.stop()
+		s.standStill(3 * time.Second)         // the first request is given up, and a second made
+		s.standStill(3*time.Second, "a", "b") // so is that; each has one of two jobs left, and a third is not needed
+		for range 2 {
+			_ = s.next(time.Minute).Settle(job.Ack, 0) // whoever has it now
+		}
+		s.standStill(labAckWait+500*time.Millisecond, "c") // nobody waits for anything
+		if lasts := time.Until(s.next(time.Minute).LeaseUntil()); lasts > 0 {
+			l.Errorf("it is believed to be ours for another %s", lasts)
+		}
+	})
+}
+
+// TestSim_whatIsGivenBackTooLateIsNotTakenFromOthers: a job is given back while
+// the broker cannot be reached, and somebody else has it when it can be.
+func TestSim_whatIsGivenBackTooLateIsNotTakenFromOthers(t *testing.T) {
+	conforms(t, func(l *lab) {
+		first := l.someone(1)
+		defer first.stop()
+		l.publish("a")
+		had := first.next(time.Minute)
+		first.link.leave()
+		l.wait(time.Second)
+		_ = had.Settle(job.Nak, 0) // it waits for a connection
+		second := l.someone(1)
+		defer second.stop()
+		has := second.next(labAckWait)
+		third := l.someone(1)
+		defer third.stop()
+		first.link.back()
+		for range 10 {
+			has.Extend()
+			l.wait(labAckWait / 4)
+		}
+		if !first.conn.Connected() {
+			l.Fatal("the first is not connected again")
+		}
+		select {
+		case <-third.got:
+			l.Error("it was taken from who had it")
+		default:
+		}
+	})
+}
+
+// TestSim_whatIsOfAConsumerThatIsGoneIsNotTakenFromOthers: who has a job of the old
+// consumer gives it back once it is known that there is another one.
+func TestSim_whatIsOfAConsumerThatIsGoneIsNotTakenFromOthers(t *testing.T) {
+	conforms(t, func(l *lab) {
+		first := l.someone(1)
+		defer first.stop()
+		l.publish("a")
+		had := first.next(time.Minute)
+		if err := l.js.DeleteConsumer(l.Context(), jobStream, "pool0-normal"); err != nil {
+			l.Fatal(err)
+		}
+		l.createConsumer()
+		second := l.someone(1)
+		defer second.stop()
+		has := second.next(labAckWait)
+		if _, err := first.Lag(l.Context()); err != nil { // as app does now and then
+			l.Fatal(err)
+		}
+		l.wait(time.Second)
+		third := l.someone(1)
+		defer third.stop()
+		_ = had.Settle(job.Nak, 0)
+		for range 4 {
+			has.Extend()
+			l.wait(labAckWait / 4)
+		}
+		select {
+		case <-third.got:
+			l.Error("it was taken from who had it")
+		default:
+		}
+	})
+}
+
+// TestSim_flushWaitsForAConnection: what was done while the broker could not be
+// reached is said before workerd ends.
+func TestSim_flushWaitsForAConnection(t *testing.T) {
+	conforms(t, func(l *lab) {
+		first := l.someone(1)
+		defer first.stop()
+		l.publish("a")
+		had := first.next(time.Minute)
+		first.link.leave()
+		_ = had.Settle(job.Ack, 0)
+		time.AfterFunc(time.Second, first.link.back)
+		if err := first.conn.Flush(l.Context()); err != nil {
+			l.Error(err)
+		}
+		if left, err := l.broker.left(l.Context()); left != 0 || err != nil {
+			l.Errorf("%d jobs are left (%v)", left, err)
+		}
+	})
+}
