@@ -37,9 +37,7 @@ func (s *stall) started(now time.Time, inFlight int) {
 		s.answered(now)
 		return
 	}
-	// A call that makes the many of some may begin before its time: nobody knew yet
-	// that the target is silent. It does not move the others.
-	if s.silent(now, inFlight) && !now.Before(s.next) {
+	if s.silent(now, inFlight) {
 		s.wait = max(s.after, min(2*s.wait, longestWait))
 		s.next = now.Add(s.wait)
 	}

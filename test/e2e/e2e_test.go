@@ -333,20 +333,22 @@ func outage(t *testing.T, kind string) {
 	publisher.Go(func() { published <- c.pace(ctx, "jobs.mail.x", "job", rate) })
 	await(t, 10*time.Second, "work flows", func() bool { return d.books().done > rate })
 
-	before := d.books().total
-	beforeTries := w.metric("workerd_target_attempts_total")
+	var before int
 	switch kind {
 	case "503":
 		d.behave(func(*http.Request) int { return http.StatusServiceUnavailable })
+		before = d.books().total
 	case "refused":
 		d.close()
 	case "hanging":
 		d.behave(func(r *http.Request) int { <-r.Context().Done(); return 0 })
+		before = d.books().total
 	}
 	hold(t, 15*time.Second)
 	calls := d.books().total - before
-	if kind == "refused" {
-		calls = int(w.metric("workerd_target_attempts_total") - beforeTries)
+	if kind == "refused" { // they did not get there
+		const tries = "workerd_target_attempts_total"
+		calls = int(w.metric(tries) - w.metric(tries, `result="ok"`))
 	}
 	// To trip: what was in flight or had started by the first failures. Then at
 	// most 3 probes each 1, 2, 4, 4... seconds, less the jitter of a fifth.
