@@ -107,7 +107,9 @@ func TestSim_whatComesOverAnInboxThatWasGivenUpCountsAsOldAsItMayBe(t *testing.T
 		for range 2 {
 			_ = s.next(time.Minute).Settle(job.Ack, 0) // whoever has it now
 		}
-		s.standStill(labAckWait+500*time.Millisecond, "c") // nobody waits for anything
+		asks := time.AfterFunc(labAckWait, func() { s.Request(1) }) // until then nobody waits for anything
+		defer asks.Stop()
+		s.standStill(labAckWait+500*time.Millisecond, "c")
 		if lasts := time.Until(s.next(time.Minute).LeaseUntil()); lasts > 0 {
 			l.Errorf("it is believed to be ours for another %s", lasts)
 		}

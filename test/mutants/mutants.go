@@ -45,7 +45,7 @@ func mutants() []mutant {
 		{"lease: nobody looks at it before the call", job, "if time.Now().After(h.LeaseUntil()) { // the process", "if time.Now().After(h.LeaseUntil()) && h == nil { // the process"},
 		{"lease: what lay here while we were stopped is new", puller, "if !p.slept.IsZero() {", "if !p.slept.IsZero() && p.sub == nil {"},
 
-		{"lease: what lay in the network is new", puller, "p.ensured = false\n\t\tp.unheard()\n", "p.ensured = false\n"},
+		{"lease: what lay in the network is new", "internal/queue/epoch.go", "p.slept = p.lastSeen", "p.slept = time.Time{}"},
 		{"lease: what lay in the network unasked for is new", "internal/queue/epoch.go", "if p.book.requests == 0 && p.quiet(now) {", "if p.book.requests < 0 && p.quiet(now) {"},
 		{"lease: its end is noticed late", job, "h.LeaseUntil().Sub(now))+time.Millisecond)", "h.LeaseUntil().Sub(now))+time.Hour)"},
 		{"lease: a short one is not looked at", intake, "if now.Sub(sent) < lease/3 {", "if now.Sub(sent) < 3*lease {"},
