@@ -50,8 +50,8 @@ func (p *puller) wakeUp() {
 // unheard notes that nothing has come although something should have. If not
 // the consumer is dead but the connection stands still, what was sent since is
 // still under way, and will be somebody else's by the time it is here.
-func (p *puller) unheard() {
-	if p.slept.IsZero() {
+func (p *puller) unheard(now time.Time) {
+	if p.quiet(now) && p.slept.IsZero() {
 		p.slept = p.lastSeen
 	}
 }
@@ -66,8 +66,8 @@ func (p *puller) quiet(now time.Time) bool {
 // nothing has to come, and a connection that stands still is not noticed; but
 // an inbox that was given up may be answered yet.
 func (p *puller) sure(now time.Time) bool {
-	if p.book.requests == 0 && p.quiet(now) {
-		p.unheard()
+	if p.book.requests == 0 {
+		p.unheard(now)
 		p.catchUp()
 	}
 	return p.slept.IsZero()

@@ -117,8 +117,7 @@ func (p *puller) step(ctx context.Context) {
 	}
 	if p.book.requests > 0 && p.quiet(now) {
 		p.newEpoch("no heartbeat", p.nextBackoff())
-		p.ensured = false
-		p.unheard()
+		p.unheard(now)
 	}
 	if !p.conn.Connected() {
 		p.report(false, "not connected to NATS")
@@ -193,14 +192,11 @@ func (p *puller) receive(m *nats.Msg) {
 	}
 	now := time.Now()
 	p.counted(meta.Sequence.Consumer, now)
-	switch {
-	case current:
+	if current {
 		p.lastSeen = now
 		p.book.delivered()
-	case p.quiet(now):
-		p.unheard()
-		fallthrough
-	default:
+	} else {
+		p.unheard(now)
 		p.book.straggler()
 	}
 	p.backoff = 0

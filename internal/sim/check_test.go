@@ -60,7 +60,7 @@ func (w *world) tellWhy() {
 		for _, c := range f.consumers() {
 			for seq, p := range c.pending {
 				id := idOf(c.s.msgs[seq].data)
-				w.note("consumer %s: %s, delivered %d times, the last time at %s, comes again at %s: %s", c.name, id, p.deliveries, p.given.Sub(w.began), p.since.Add(c.cfg.AckWait).Sub(w.began), w.story(id))
+				w.note("consumer %s: %s, delivered %d times, the last time at %s, comes again at %s: %s", c.name, id, p.deliveries, p.handed[len(p.handed)-1].at.Sub(w.began), p.since.Add(c.cfg.AckWait).Sub(w.began), w.story(id))
 			}
 			w.note("consumer %s: %d fresh, %d again, %d pending, %d waiting, next look %s", c.name, len(c.fresh), len(c.again), len(c.pending), len(c.waiting), c.timerAt.Sub(w.began))
 		}

@@ -326,7 +326,6 @@ type pending struct {
 	written    time.Time // the same as on disk: for a plain delivery the time of publication
 	queued     bool      // to be delivered again
 	first      time.Time // of its deliveries
-	given      time.Time // the last of them
 	taken      time.Time // when somebody who was not the last to get it gave it back; zero: nobody did
 	handed     []handed  // all its deliveries
 }
@@ -424,7 +423,7 @@ func (c *fakeConsumer) deliver(r *request, seq uint64, now time.Time) {
 		c.pending[seq] = p
 	}
 	p.deliveries++
-	p.since, p.written, p.given, p.last = now, m.at, now, c.dseq
+	p.since, p.written, p.last = now, m.at, c.dseq
 	p.handed, p.taken = append(slices.Clip(p.handed), handed{p.deliveries, now, p.taken}), time.Time{}
 	if s, ok := c.s.f.lookup(r.reply); ok {
 		p.to = s.conn

@@ -333,17 +333,15 @@ func outage(t *testing.T, kind string) {
 	publisher.Go(func() { published <- c.pace(ctx, "jobs.mail.x", "job", rate) })
 	await(t, 10*time.Second, "work flows", func() bool { return d.books().done > rate })
 
-	var before int
 	switch kind {
 	case "503":
 		d.behave(func(*http.Request) int { return http.StatusServiceUnavailable })
-		before = d.books().total
 	case "refused":
 		d.close()
 	case "hanging":
 		d.behave(func(r *http.Request) int { <-r.Context().Done(); return 0 })
-		before = d.books().total
 	}
+	before := d.books().total
 	hold(t, 15*time.Second)
 	calls := d.books().total - before
 	if kind == "refused" { // they did not get there

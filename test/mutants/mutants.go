@@ -46,7 +46,7 @@ func mutants() []mutant {
 		{"lease: what lay here while we were stopped is new", puller, "if !p.slept.IsZero() {", "if !p.slept.IsZero() && p.sub == nil {"},
 
 		{"lease: what lay in the network is new", "internal/queue/epoch.go", "p.slept = p.lastSeen", "p.slept = time.Time{}"},
-		{"lease: what lay in the network unasked for is new", "internal/queue/epoch.go", "if p.book.requests == 0 && p.quiet(now) {", "if p.book.requests < 0 && p.quiet(now) {"},
+		{"lease: what lay in the network unasked for is new", "internal/queue/epoch.go", "if p.book.requests == 0 {", "if p.book.requests < 0 {"},
 		{"lease: its end is noticed late", job, "h.LeaseUntil().Sub(now))+time.Millisecond)", "h.LeaseUntil().Sub(now))+time.Hour)"},
 		{"lease: a short one is not looked at", intake, "if now.Sub(sent) < lease/3 {", "if now.Sub(sent) < 3*lease {"},
 		{"lease: a late confirmation revives it", delivery, "if int64(time.Since(l.received)) > old ||", "if"},
