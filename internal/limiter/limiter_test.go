@@ -494,15 +494,18 @@ func TestStall_aTargetThatStopsAnsweringGetsAHandfulOfCalls(t *testing.T) {
 func TestStall_conflictsAreAnswers(t *testing.T) {
 	l := limiterOf(Config{}, Rate{}, 20)
 	now := warm(l, 100)
-	seats := make([]Seat, silentCalls)
+	var seats []Seat
 	for i := range 1000 {
-		s := &seats[i%len(seats)]
-		s.Done(now, Replied)
-		now = now.Add(2 * time.Millisecond)
-		var err error
-		if *s, err = l.Acquire(now); err != nil {
+		if len(seats) > silentCalls {
+			now = now.Add(2 * time.Millisecond)
+			seats[0].Done(now, Replied)
+			seats = seats[1:]
+		}
+		s, err := l.Acquire(now)
+		if err != nil {
 			t.Fatalf("call %d: %v", i, err)
 		}
+		seats = append(seats, s)
 	}
 }
 
