@@ -377,6 +377,7 @@ func outage(t *testing.T, kind string) {
 }
 
 func TestThrottled_aTargetThatAsksForTimeIsLeftAlone(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const concurrency = 16
 	n := startNATS(t)
 	d := startDownstream(t, ok)

@@ -246,6 +246,7 @@ func (c *client) stream(cfg jetstream.StreamConfig) {
 }
 
 func TestDeadLetterStreamFull_losesNothingAndGoesOnWhenThereIsRoom(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cfg := jetstream.StreamConfig{Name: "WORKERD_DLQ", Subjects: []string{"workerd.dlq.>"}, Discard: jetstream.DiscardNew, MaxMsgs: 3}
 	refused(t, func(c *client) { c.stream(cfg) }, func(c *client) {
 		cfg.MaxMsgs = -1
@@ -256,6 +257,7 @@ func TestDeadLetterStreamFull_losesNothingAndGoesOnWhenThereIsRoom(t *testing.T)
 // TestDeadLetterStreamMissing_losesNothingAndIsMadeWhenItCanBe: its subjects
 // belong to somebody else, so the server refuses to create it.
 func TestDeadLetterStreamMissing_losesNothingAndIsMadeWhenItCanBe(t *testing.T) {
+	t.Parallel() // it mostly waits
 	refused(t, func(c *client) {
 		c.stream(jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"workerd.dlq.>"}})
 	}, func(c *client) {
