@@ -9,8 +9,14 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/workerd/workerd/internal/attempts"
+	"github.com/workerd/workerd/internal/breaker"
+	"github.com/workerd/workerd/internal/dlq"
+	"github.com/workerd/workerd/internal/gate"
 	"github.com/workerd/workerd/internal/job"
+	"github.com/workerd/workerd/internal/pool"
 	"github.com/workerd/workerd/internal/queue"
+	"github.com/workerd/workerd/internal/shed"
 )
 
 // These scenarios are told step by step, as they take coincidences that chance
@@ -29,6 +35,36 @@ type someone struct {
 // someone comes and asks for n jobs.
 func (l *lab) someone(n int) *someone {
 	l.Helper()
+	s := l.stranger()
+	s.runs(func(ctx context.Context) { s.Run(ctx, s) })
+	s.Request(n)
+	l.wait(500 * time.Millisecond)
+	return s
+}
+
+// pool is someone who works as workerd does, one job at a time.
+func (l *lab) pool(h pool.Handler) *someone {
+	l.Helper()
+	s := l.stranger()
+	p := pool.New("pool0", pool.Config{Target: "t", Stream: jobStream, Concurrency: 1, AckWait: labAckWait}.WithDefaults(), pool.Deps{
+		Sources: [job.Priorities]pool.Source{job.Normal: s.Source},
+		Ledger:  attempts.New(s.conn, attempts.Config{}.WithDefaults()),
+		Lanes: []pool.Lane{{
+			Handler:     h,
+			DeadLetters: dlq.New(s.conn, dlq.Config{}.WithDefaults(), "pool0", "t"),
+			Gates:       []pool.Gate{gate.Breaker(breaker.New(breakerConfig(), func(breaker.Change) {}), breaker.ProbeHighest)},
+		}},
+		Shares: shed.Config{}.WithDefaults().For([]job.Priority{job.Normal}),
+		Report: func(pool.Report) {},
+	})
+	s.runs(func(ctx context.Context) { p.Run(ctx, l.Context()) })
+	l.wait(500 * time.Millisecond)
+	return s
+}
+
+// stranger is someone who does nothing yet.
+func (l *lab) stranger() *someone {
+	l.Helper()
 	s := &someone{lab: l, link: &link{to: l.broker}, got: make(chan job.Delivery, 10)}
 	var err error
 	s.conn, err = queue.Dial(queue.Config{URL: "nats://sim"}.WithDefaults(), slog.New(slog.DiscardHandler), nats.InProcessServer(s.link))
@@ -38,13 +74,14 @@ func (l *lab) someone(n int) *someone {
 	s.Source = s.conn.Source(queue.SourceConfig{
 		Stream: jobStream, Consumer: "pool0-normal", Subjects: []string{"jobs.0.normal"}, Priority: job.Normal, AckWait: labAckWait, MaxMessage: 1000, Limit: 10,
 	})
-	ctx, end := context.WithCancel(l.Context())
-	var running sync.WaitGroup
-	running.Go(func() { s.Run(ctx, s) })
-	s.stop = func() { end(); running.Wait(); s.conn.Close() }
-	s.Request(n)
-	l.wait(500 * time.Millisecond)
 	return s
+}
+
+func (s *someone) runs(run func(context.Context)) {
+	ctx, end := context.WithCancel(s.Context())
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	s.stop = func() { end(); running.Wait(); s.conn.Close() }
 }
 
 // Deliver implements job.Receiver.
@@ -134,6 +171,37 @@ func TestSim_whatComesOverAnInboxThatWasGivenUpCountsAsOldAsItMayBe(t *testing.T
 		s.standStill(labAckWait+500*time.Millisecond, "c")
 		if lasts := time.Until(s.next(time.Minute).LeaseUntil()); lasts > 0 {
 			l.Errorf("it is believed to be ours for another %s", lasts)
+		}
+	})
+}
+
+// timed are jobs that say how long they take, and what became of them.
+type timed chan error
+
+// Handle implements pool.Handler.
+func (t timed) Handle(ctx context.Context, j *job.Job, _ job.Record, _ <-chan struct{}) job.Outcome {
+	takes, err := time.ParseDuration(string(j.Payload))
+	if pause(ctx, takes); err == nil {
+		err = context.Cause(ctx)
+	}
+	t <- err
+	return job.Outcome{Action: job.Done}
+}
+
+// TestSim_whatHasLittleLeftOfItsLeaseKeepsIt: a job that may have lain in the network
+// for nearly a lease needs a sign of life before the pool's next look at its leases.
+func TestSim_whatHasLittleLeftOfItsLeaseKeepsIt(t *testing.T) {
+	conforms(t, func(l *lab) {
+		ended := make(timed, 2)
+		s := l.pool(ended)
+		defer s.stop()
+		l.publish("0s") // seen now, after half a second, so that the lease does not end as the pool looks at it
+		l.wait(100 * time.Millisecond)
+		s.standStill(labAckWait-200*time.Millisecond, "8s")
+		for range 2 {
+			if err := <-ended; err != nil {
+				l.Error(err)
+			}
 		}
 	})
 }
