@@ -9,8 +9,8 @@
 //
 //  1. Nothing here fails or blocks for long. What cannot be written to the
 //     bucket is remembered in memory, for this process; what cannot be read is
-//     taken for unknown. A job may then get more attempts than configured,
-//     never fewer.
+//     taken for unknown, and what happens from then on is added to it as soon
+//     as it can be read. A job may get more attempts than configured, never fewer.
 //  2. What is remembered belongs to one job for good: a stream that was deleted
 //     and made again has other jobs under the same numbers.
 //  3. Memory and bucket are bounded: entries, their size, their age.
@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,7 +56,7 @@ type Ledger struct {
 
 	mu     sync.Mutex
 	kv     jetstream.KeyValue // nil until the bucket was found
-	memory map[string]entry   // what could not be written
+	memory map[string]memo    // what could not be written
 }
 
 // entry is what the bucket holds of a job.
@@ -71,9 +72,16 @@ type entry struct {
 	Errors    []string `json:"errors,omitempty"`
 }
 
+// memo is what could not be written of a job.
+type memo struct {
+	entry
+	// unread: what the bucket has could not be read, either. It comes on top.
+	unread bool
+}
+
 // New returns a ledger. It does not touch the network.
 func New(conn *queue.Conn, cfg Config) *Ledger {
-	return &Ledger{conn: conn, cfg: cfg, memory: make(map[string]entry)}
+	return &Ledger{conn: conn, cfg: cfg, memory: make(map[string]memo)}
 }
 
 // Failed is how many operations on the bucket have failed and were made up for
@@ -86,22 +94,37 @@ func (l *Ledger) Load(ctx context.Context, j *job.Job) job.Record {
 	if j.Deliveries <= 1 {
 		return job.Record{}
 	}
-	e := l.remembered(j)
-	if stored, err := l.get(ctx, j); err == nil && stored.later(e) {
-		e = stored
+	m, known := l.take(j)
+	stored, err := l.get(ctx, j)
+	if err != nil {
+		r := m.record()
+		r.Unread = !known || m.unread
+		return r
 	}
-	return e.record()
+	return m.with(stored).record()
 }
 
-// Save writes down what is known of a job now.
-func (l *Ledger) Save(ctx context.Context, j *job.Job, r job.Record) {
-	e := newEntry(j, r)
-	if err := l.put(ctx, j, e); err != nil {
+// Save writes down what is known of a job now, and returns it: more than before if
+// the record is Unread and what was to be read can be read now.
+func (l *Ledger) Save(ctx context.Context, j *job.Job, r job.Record) job.Record {
+	m := memo{newEntry(j, r), r.Unread}
+	if m.unread {
+		stored, err := l.get(ctx, j)
+		if err != nil {
+			l.failed.Add(1)
+			l.remember(key(j), m)
+			return r
+		}
+		m = memo{entry: m.with(stored)}
+		r = m.record()
+	}
+	if err := l.put(ctx, j, m.entry); err != nil {
 		l.failed.Add(1)
-		l.remember(key(j), e)
-		return
+		l.remember(key(j), m)
+		return r
 	}
 	l.forget(key(j))
+	return r
 }
 
 // Forget removes a job that has come to its end.
@@ -128,9 +151,30 @@ func (e entry) record() job.Record {
 	return job.Record{Attempts: e.Attempts, Deferrals: e.Deferrals, Panics: e.Panics, Started: e.Started, LastStatus: e.Status, Errors: e.Errors}
 }
 
-// later tells whether an entry of the same job knows of more deliveries.
-func (e entry) later(than entry) bool {
-	return e.Attempts+e.Deferrals >= than.Attempts+than.Deferrals
+// with is what is known if the bucket has something, too. Which of the two is the
+// later one the number of deliveries tells.
+func (m memo) with(stored entry) entry {
+	switch {
+	case m.unread:
+		return stored.plus(m.entry)
+	case stored.Attempts+stored.Deferrals >= m.Attempts+m.Deferrals:
+		return stored
+	}
+	return m.entry
+}
+
+// plus is both, if what came after does not include what was before.
+func (e entry) plus(after entry) entry {
+	after.Attempts += e.Attempts
+	after.Deferrals += e.Deferrals
+	after.Panics += e.Panics
+	after.Started += e.Started
+	if after.Status == 0 {
+		after.Status = e.Status
+	}
+	errs := slices.Concat(e.Errors, after.Errors)
+	after.Errors = errs[max(0, len(errs)-maxErrors):]
+	return after
 }
 
 func (l *Ledger) get(ctx context.Context, j *job.Job) (entry, error) {
@@ -151,11 +195,8 @@ func (l *Ledger) get(ctx context.Context, j *job.Job) (entry, error) {
 		return entry{}, fmt.Errorf("read the attempts of %s: %w", j.Key(), err)
 	}
 	var e entry
-	if err := json.Unmarshal(stored.Value(), &e); err != nil {
-		return entry{}, fmt.Errorf("attempts of %s: %w", j.Key(), err)
-	}
-	if e.Enqueued != j.Enqueued.UnixNano() {
-		return entry{}, nil
+	if err := json.Unmarshal(stored.Value(), &e); err != nil || e.Enqueued != j.Enqueued.UnixNano() {
+		return entry{}, nil // to be overwritten
 	}
 	return e, nil
 }
@@ -234,16 +275,23 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.
 	return kv, nil
 }
 
-func (l *Ledger) remembered(j *job.Job) entry {
+// take returns what is remembered of a job. What comes on top of something else goes
+// with it: it must not do so twice, should the broker think that the job is lost and
+// give it to us once more.
+func (l *Ledger) take(j *job.Job) (memo, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e := l.memory[key(j)]; e.Enqueued == j.Enqueued.UnixNano() {
-		return e
+	m, known := l.memory[key(j)]
+	if !known || m.Enqueued != j.Enqueued.UnixNano() {
+		return memo{}, false
 	}
-	return entry{}
+	if m.unread {
+		delete(l.memory, key(j))
+	}
+	return m, true
 }
 
-func (l *Ledger) remember(key string, e entry) {
+func (l *Ledger) remember(key string, m memo) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, known := l.memory[key]; !known && len(l.memory) >= memorySize {
@@ -252,7 +300,7 @@ func (l *Ledger) remember(key string, e entry) {
 			break
 		}
 	}
-	l.memory[key] = e
+	l.memory[key] = m
 }
 
 func (l *Ledger) forget(key string) {

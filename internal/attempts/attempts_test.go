@@ -158,6 +158,45 @@ func TestLedger_theLaterOfMemoryAndBucketCounts(t *testing.T) {
 	}
 }
 
+// TestLedger_whatCouldNotBeReadIsNotOverwritten: as if nothing had been known, so that
+// a job of many attempts had all of them again.
+func TestLedger_whatCouldNotBeReadIsNotOverwritten(t *testing.T) {
+	k := newKit(t)
+	l, other := k.ledger(), k.ledger()
+	other.Save(t.Context(), again(5), job.Record{Attempts: 4, Deferrals: 1, Errors: []string{"4th"}, LastStatus: 500})
+	down, cancel := context.WithCancel(t.Context())
+	cancel()
+
+	r := l.Load(down, again(6))
+	if want := (job.Record{Unread: true}); !cmp.Equal(r, want) {
+		t.Fatalf("got %+v, want %+v", r, want)
+	}
+	r.Started++
+	if r = l.Save(down, again(6), r); !r.Unread || r.Started != 1 {
+		t.Fatalf("got %+v of what could not be read yet", r)
+	}
+	r.Started, r.Attempts, r.Errors = 0, 1, []string{"5th"}
+	want := job.Record{Attempts: 5, Deferrals: 1, Errors: []string{"4th", "5th"}, LastStatus: 500}
+	if diff := cmp.Diff(want, l.Save(t.Context(), again(6), r)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(want, other.Load(t.Context(), again(7))); diff != "" {
+		t.Errorf("another replica: %s", diff)
+	}
+
+	// What cannot be written either counts once it can be.
+	r = l.Load(down, again(7))
+	r.Attempts++
+	l.Save(down, again(7), r)
+	want.Attempts = 6
+	if diff := cmp.Diff(want, l.Load(t.Context(), again(8))); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(job.Record{Unread: true}, l.Load(down, again(8))); diff != "" {
+		t.Errorf("who comes at the same time counts it again: %s", diff)
+	}
+}
+
 func TestLedger_makesTheBucketAgainWhenItWasDeleted(t *testing.T) {
 	k := newKit(t)
 	l := k.ledger()
@@ -201,6 +240,10 @@ func TestLedger_garbageInTheBucketIsUnknown(t *testing.T) {
 	}
 	if got := l.Load(t.Context(), again(3)); !cmp.Equal(got, job.Record{}) {
 		t.Errorf("got %+v", got)
+	}
+	l.Save(t.Context(), again(3), job.Record{Attempts: 1})
+	if got := l.Load(t.Context(), again(4)); got.Attempts != 1 {
+		t.Errorf("%d attempts, want the one that was written over it", got.Attempts)
 	}
 }
 

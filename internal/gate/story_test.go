@@ -150,10 +150,11 @@ func (m *memory) Load(_ context.Context, j *job.Job) job.Record {
 	return m.records[j.ID]
 }
 
-func (m *memory) Save(_ context.Context, j *job.Job, r job.Record) {
+func (m *memory) Save(_ context.Context, j *job.Job, r job.Record) job.Record {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.records[j.ID] = r
+	return r
 }
 
 func (m *memory) Forget(_ context.Context, j *job.Job) {

@@ -122,6 +122,9 @@ type Record struct {
 	Errors []string
 	// LastStatus is the last protocol status seen, 0 if none.
 	LastStatus int
+	// Unread: what is known from before could not be read. The rest is what
+	// happened since.
+	Unread bool
 }
 
 // Unexplained is how many of a job's deliveries before the current one, the

@@ -58,7 +58,7 @@ type NoLedger struct{}
 func (NoLedger) Load(context.Context, *job.Job) job.Record { return job.Record{} }
 
 // Save implements Ledger.
-func (NoLedger) Save(context.Context, *job.Job, job.Record) {}
+func (NoLedger) Save(_ context.Context, _ *job.Job, r job.Record) job.Record { return r }
 
 // Forget implements Ledger.
 func (NoLedger) Forget(context.Context, *job.Job) {}

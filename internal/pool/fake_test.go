@@ -314,12 +314,13 @@ func (l *ledger) Load(_ context.Context, j *job.Job) job.Record {
 	return l.records[j.Key()]
 }
 
-func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) {
+func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) job.Record {
 	l.wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.records[j.Key()] = r
 	l.writes++
+	return r
 }
 
 // wait as long as a write takes.

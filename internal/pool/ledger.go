@@ -14,7 +14,8 @@ const ledgerErrors = 5
 // fail: what it cannot keep for all replicas it keeps for this one.
 type Ledger interface {
 	Load(ctx context.Context, j *job.Job) job.Record
-	Save(ctx context.Context, j *job.Job, r job.Record)
+	// Save returns what is known then, which may be more than before.
+	Save(ctx context.Context, j *job.Job, r job.Record) job.Record
 	Forget(ctx context.Context, j *job.Job)
 }
 
@@ -27,7 +28,7 @@ func (p *Pool) mark(h *held) {
 	}
 	h.marked = true
 	h.record.Started++
-	p.deps.Ledger.Save(context.WithoutCancel(h.ctx), h.Job(), h.record)
+	h.record = p.deps.Ledger.Save(context.WithoutCancel(h.ctx), h.Job(), h.record)
 }
 
 // note writes down what became of a delivery. A job that was given back unrun

@@ -225,11 +225,12 @@ func (s scribe) Load(ctx context.Context, j *job.Job) job.Record {
 }
 
 // Save implements pool.Ledger.
-func (s scribe) Save(ctx context.Context, j *job.Job, rec job.Record) {
-	s.Ledger.Save(ctx, j, rec)
+func (s scribe) Save(ctx context.Context, j *job.Job, rec job.Record) job.Record {
+	rec = s.Ledger.Save(ctx, j, rec)
 	if rec.Unexplained(j.Deliveries) > 0 {
 		s.r.w.note("replica %d writes of %s, delivery %d: %+v", s.r.id, idOf(j.Payload), j.Deliveries, rec)
 	}
+	return rec
 }
 
 // idOf a job is the first word of its payload.

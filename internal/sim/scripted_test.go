@@ -29,7 +29,7 @@ type someone struct {
 	conn *queue.Conn
 	*queue.Source
 	got  chan job.Delivery
-	stop func()
+	stop func() // leaves
 }
 
 // someone comes and asks for n jobs.
@@ -71,6 +71,7 @@ func (l *lab) stranger() *someone {
 	if err != nil {
 		l.Fatal(err)
 	}
+	s.stop = s.conn.Close
 	s.Source = s.conn.Source(queue.SourceConfig{
 		Stream: jobStream, Consumer: "pool0-normal", Subjects: []string{"jobs.0.normal"}, Priority: job.Normal, AckWait: labAckWait, MaxMessage: 1000, Limit: 10,
 	})

@@ -21,6 +21,7 @@ func mutants() []mutant {
 		intake   = "internal/pool/intake.go"
 		settle   = "internal/pool/settle.go"
 		ledger   = "internal/pool/ledger.go"
+		records  = "internal/attempts/attempts.go"
 		pool     = "internal/pool/pool.go"
 		judge    = "internal/pipeline/judge.go"
 		pipe     = "internal/pipeline/pipeline.go"
@@ -74,6 +75,7 @@ func mutants() []mutant {
 		{"judge: a retry comes at once", judge, "return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after,", "return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after / 1000,"},
 		{"ledger: attempts are not counted", ledger, "r.Attempts++", "r.Deferrals++"},
 		{"ledger: nothing is written down", ledger, "if out.Reason == job.Fairness {", `if out.Reason != "" {`},
+		{"ledger: what cannot be read is taken for none", records, "r.Unread = !known || m.unread", "r.Unread = known && m.unread"},
 		{"dead letter: not stored", settle, "if out.Action == job.DeadLetter {", "if out.Action == job.Park {"},
 		{"dead letter: an error is ignored", settle, "h.Job(), out, h.record); err != nil {", "h.Job(), out, h.record); err != nil && ctx == nil {"},
 		{"dead letter: stored without its id", dlq, "jetstream.WithMsgID(id), ", ""},
