@@ -306,6 +306,7 @@ type ledger struct {
 	records map[string]job.Record
 	writes  int
 	takes   time.Duration // a write
+	unread  int           // attempts of each job of which the record is Unread
 }
 
 func (l *ledger) Load(_ context.Context, j *job.Job) job.Record {
@@ -318,6 +319,9 @@ func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) job.Record {
 	l.wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if r.Unread {
+		r.Attempts, r.Unread = r.Attempts+l.unread, false
+	}
 	l.records[j.Key()] = r
 	l.writes++
 	return r

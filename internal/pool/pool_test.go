@@ -484,6 +484,7 @@ func TestPool_onlySuspectsAreMarkedBeforeTheyRun(t *testing.T) {
 		{"suspect fails", 2, job.Record{}, job.Record{Started: 1}, job.Outcome{Action: job.Retry, Charged: true}, job.Record{Attempts: 1}, 2},
 		{"suspect is given back", 4, job.Record{Started: 2}, job.Record{Started: 3}, job.Outcome{Action: job.Release}, job.Record{Started: 2, Deferrals: 1}, 2},
 		{"suspect succeeds", 2, job.Record{}, job.Record{Started: 1}, job.Outcome{Action: job.Done}, job.Record{}, 2},
+		{"what others know of it is read late", 5, job.Record{Unread: true}, job.Record{Attempts: 3, Started: 1}, job.Outcome{Action: job.Retry, Charged: true}, job.Record{Attempts: 4}, 2},
 		{"given back", 1, job.Record{}, job.Record{}, job.Outcome{Action: job.Release}, job.Record{}, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -499,7 +500,7 @@ func TestPool_onlySuspectsAreMarkedBeforeTheyRun(t *testing.T) {
 				return c.out
 			}, s)
 			if c.deliveries > 1 {
-				w.ledger.records[j.Key()] = c.before
+				w.ledger.records[j.Key()], w.ledger.unread = c.before, 3
 			}
 			g.set(pool.Hold{Credit: pool.Unlimited})
 			synctest.Wait()
