@@ -363,6 +363,9 @@ func (w *world) repeats(r *replica, i interval) bool {
 }
 
 func (w *world) disturbs(f fault, r *replica, i interval) bool {
+	if f.kind == stall {
+		f.until = f.until.Add(asking)
+	}
 	late := ambiguity
 	if f.kind == "incomplete drain" || r.silent.Load() {
 		late = noticed + longestDown // until then nobody may have heard of what was done on a silent connection
@@ -381,6 +384,10 @@ func (w *world) harmless(f fault) bool {
 	}
 	return false
 }
+
+// asking is how long a source may be asking for its consumer before it looks at what
+// has come meanwhile.
+const asking = 5 * time.Second
 
 // longestDown is a broker that is restarted.
 const longestDown = 15 * time.Second
