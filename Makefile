@@ -98,6 +98,9 @@ bench: ## Run the benchmarks: BENCH=pattern BENCHTIME=1s COUNT=1
 sim: ## Simulate about a million jobs and thousands of faults, in two processes
 	$(GO) run ./test/sim -jobs $(SIM_JOBS)
 
+memory-test: ## Measure the memory of workerd with a backlog of a million jobs, and with the largest ones
+	WORKERD_E2E_MEMORY=1 $(GO) test -count=1 -timeout=$(TIMEOUT) -run 'TestMemory' -v ./test/e2e
+
 mutants: ## Plant faults of one line, one after the other; the simulation must notice each
 	$(GO) run ./test/mutants
 
