@@ -88,8 +88,8 @@ func New(conn *queue.Conn, cfg Config) *Ledger {
 // in memory.
 func (l *Ledger) Failed() uint64 { return l.failed.Load() }
 
-// Load returns what is known of a job's earlier deliveries. The first delivery
-// has none, and is not asked for.
+// Load returns what is known of a job's earlier deliveries, Unread if the bucket did
+// not answer. The first delivery has none, and is not asked for.
 func (l *Ledger) Load(ctx context.Context, j *job.Job) job.Record {
 	if j.Deliveries <= 1 {
 		return job.Record{}

@@ -38,6 +38,7 @@ func conforms(t *testing.T, test func(l *lab)) {
 	for _, layer := range layers() {
 		t.Run(string(layer), func(t *testing.T) {
 			dir := t.TempDir()
+			defer patience(t, t.Name())()
 			forgetTimers()
 			synctest.Test(t, func(t *testing.T) {
 				l := &lab{T: t, in: make(chan *nats.Msg, 1000)}

@@ -64,6 +64,15 @@ func (l *link) silence() {
 	}
 }
 
+// deafen lets nothing arrive from the broker any more, and nobody is told.
+func (l *link) deafen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		l.conn.deaf.Store(true)
+	}
+}
+
 // kill cuts the connection for good.
 func (l *link) kill() {
 	l.mu.Lock()
@@ -76,18 +85,19 @@ func (l *link) kill() {
 type linkConn struct {
 	net.Conn
 	silent  atomic.Bool
+	deaf    atomic.Bool // loses what comes, only
 	stalled barrier
 
 	mu   sync.Mutex
 	late []byte // written while nothing moved
 }
 
-// Read discards what arrives on a silent connection.
+// Read discards what arrives on a silent or deaf connection.
 func (c *linkConn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.Conn.Read(p)
 		c.stalled.pass()
-		if err != nil || !c.silent.Load() {
+		if err != nil || !c.silent.Load() && !c.deaf.Load() {
 			return n, err
 		}
 	}

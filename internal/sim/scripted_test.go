@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"testing"
@@ -189,6 +190,17 @@ func (t timed) Handle(ctx context.Context, j *job.Job, _ job.Record, _ <-chan st
 	return job.Outcome{Action: job.Done}
 }
 
+func (t timed) next(l *lab) error {
+	timer := time.NewTimer(time.Minute)
+	defer timer.Stop()
+	select {
+	case err := <-t:
+		return err
+	case <-timer.C:
+		return errors.New("no job came to its end within a minute")
+	}
+}
+
 // TestSim_whatHasLittleLeftOfItsLeaseKeepsIt: a job that may have lain in the network
 // for nearly a lease needs a sign of life before the pool's next look at its leases.
 func TestSim_whatHasLittleLeftOfItsLeaseKeepsIt(t *testing.T) {
@@ -200,7 +212,7 @@ func TestSim_whatHasLittleLeftOfItsLeaseKeepsIt(t *testing.T) {
 		l.wait(100 * time.Millisecond)
 		s.standStill(labAckWait-200*time.Millisecond, "8s")
 		for range 2 {
-			if err := <-ended; err != nil {
+			if err := ended.next(l); err != nil {
 				l.Error(err)
 			}
 		}
@@ -226,6 +238,23 @@ func TestSim_whatIsGivenBackTooLateIsNotTakenFromOthers(t *testing.T) {
 		if !first.conn.Connected() {
 			l.Error("the first is not connected again")
 		}
+	})
+}
+
+// TestSim_whatWasGivenBackIsNotTakenFromOthers: a job is given back, the confirmation
+// is lost, and somebody else has it when it would be time to give it back again.
+func TestSim_whatWasGivenBackIsNotTakenFromOthers(t *testing.T) {
+	conforms(t, func(l *lab) {
+		first, had := l.holder()
+		defer first.stop()
+		second := l.someone(1)
+		defer second.stop()
+		first.link.deafen()
+		_ = had.Settle(job.Nak, 0)
+		has := second.next(labAckWait / 2)
+		third := l.someone(1)
+		defer third.stop()
+		l.keeps(has, third)
 	})
 }
 

@@ -85,13 +85,19 @@ func report(t *testing.T, seen tally) {
 	}
 }
 
+// patience with a bubble ends after some real time, unless it is stopped before.
+func patience(t *testing.T, what string) (stop func() bool) {
+	t.Helper()
+	lasts := time.Duration(number(t, "SIM_PATIENCE", 300)) * time.Second
+	return time.AfterFunc(lasts, func() {
+		panic(fmt.Sprintf("%s: no end after %s; virtual time goes on and nothing comes of it, or stands still while somebody is busy or waits for a lock", what, lasts))
+	}).Stop
+}
+
 // scenario runs a world in a bubble of its own.
 func scenario(t *testing.T, l layer, s seed) (seen tally) {
 	dir := t.TempDir()
-	patience := time.Duration(number(t, "SIM_PATIENCE", 300)) * time.Second
-	defer time.AfterFunc(patience, func() {
-		panic(fmt.Sprintf("SIM_SEED=%d SIM_LAYER=%s: no end after %s; virtual time stands still while somebody is busy, or waits for a lock", s, l, patience))
-	}).Stop()
+	defer patience(t, fmt.Sprintf("SIM_SEED=%d SIM_LAYER=%s", s, l))()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, l, s, dir)
 		defer func() {
