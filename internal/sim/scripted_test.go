@@ -219,6 +219,27 @@ func TestSim_whatHasLittleLeftOfItsLeaseKeepsIt(t *testing.T) {
 	})
 }
 
+// TestSim_aSignOfLifeThatComesTooLateChangesNothing: it stood still until somebody else
+// had the job, and the broker confirms it.
+func TestSim_aSignOfLifeThatComesTooLateChangesNothing(t *testing.T) {
+	conforms(t, func(l *lab) {
+		first, had := l.holder()
+		defer first.stop()
+		second := l.someone(1)
+		defer second.stop()
+		l.wait(labAckWait / 2)
+		first.link.stall()
+		had.Extend()
+		second.next(labAckWait)
+		l.wait(500 * time.Millisecond)
+		first.link.flow()
+		l.wait(500 * time.Millisecond)
+		if lasts := time.Until(had.LeaseUntil()); lasts > 0 {
+			l.Errorf("it is believed to be ours for another %s", lasts)
+		}
+	})
+}
+
 // TestSim_whatIsGivenBackTooLateIsNotTakenFromOthers: a job is given back while
 // the broker cannot be reached, and somebody else has it when it can be.
 func TestSim_whatIsGivenBackTooLateIsNotTakenFromOthers(t *testing.T) {
