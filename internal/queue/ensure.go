@@ -103,7 +103,7 @@ func (p *puller) ensure(ctx context.Context) bool {
 		return false
 	}
 	p.ensured = true
-	p.report(true, "")
+	p.report(p.refusal == "", p.refusal)
 	return true
 }
 
@@ -196,15 +196,15 @@ func consumerConfig(cfg SourceConfig) jetstream.ConsumerConfig {
 // what it is like.
 func (p *puller) adopt(ctx context.Context, i *jetstream.ConsumerInfo) error {
 	is := i.Config
-	switch {
-	case is.AckPolicy != jetstream.AckExplicitPolicy:
-		return fmt.Errorf("consumer %s of stream %s has ack policy %v, workerd needs explicit: delete it, and workerd makes it anew", p.cfg.Consumer, p.cfg.Stream, is.AckPolicy)
-	case is.DeliverSubject != "":
-		return fmt.Errorf("consumer %s of stream %s is a push consumer, workerd needs a pull consumer: delete it, and workerd makes it anew", p.cfg.Consumer, p.cfg.Stream)
+	if why := unfit(is); why != "" {
+		return fmt.Errorf("consumer %s of stream %s %s: delete it, and workerd makes it anew", p.cfg.Consumer, p.cfg.Stream, why)
 	}
 	notice, err := p.checkFilters(ctx, is)
 	if err != nil {
 		return err
+	}
+	if i.Paused {
+		notice = fmt.Sprintf("consumer %s of stream %s is paused for another %s: no job comes before", p.cfg.Consumer, p.cfg.Stream, i.PauseRemaining.Round(time.Second))
 	}
 	if is.AckWait != p.AckWait() {
 		p.ackWait.Store(int64(is.AckWait))
@@ -218,6 +218,19 @@ func (p *puller) adopt(ctx context.Context, i *jetstream.ConsumerInfo) error {
 	p.turned = time.Time{}
 	p.remember(now, notice)
 	return nil
+}
+
+// unfit tells why a consumer that somebody has made or changed cannot be used.
+func unfit(is jetstream.ConsumerConfig) string {
+	switch {
+	case is.AckPolicy != jetstream.AckExplicitPolicy:
+		return fmt.Sprintf("has ack policy %v, workerd needs explicit", is.AckPolicy)
+	case is.DeliverSubject != "":
+		return "is a push consumer, workerd needs a pull consumer"
+	case is.HeadersOnly:
+		return "delivers headers only (headers_only), and jobs would be run without their payload"
+	}
+	return ""
 }
 
 // warnOfDrift says how a consumer differs from what workerd would make, each

@@ -66,6 +66,7 @@ type puller struct {
 	silent   int // questions after the consumer that went unanswered, in a row
 	backoff  time.Duration
 	resumeAt time.Time
+	refusal  string // why the broker gives no jobs, if it has said so again and again
 }
 
 func (p *puller) run(ctx context.Context) {
@@ -199,7 +200,7 @@ func (p *puller) receive(m *nats.Msg) {
 		p.unheard(now)
 		p.book.straggler()
 	}
-	p.backoff = 0
+	p.accepted()
 	p.job(m, meta, now)
 }
 
@@ -210,7 +211,11 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata, now time.Time) {
 	}
 	d := newDelivery(decode(m, meta, p.cfg), p.Source, m.Reply, sent)
 	if !p.takes(m.Subject) {
-		p.refuse(d)
+		p.refuse(d, "a job of another subject was given back", 0)
+		return
+	}
+	if beheaded(m) {
+		p.refuse(d, "a job was given back, as it came without its payload: its consumer delivers headers only, or it has a header "+nats.MsgSize+" of its own", beheadedPause)
 		return
 	}
 	what, first := p.recent.arrive(d)
@@ -234,12 +239,22 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata, now time.Time) {
 	}
 }
 
-// refuse gives back a job of a subject that is not ours: somebody has made the
-// consumer anew with other filters.
-func (p *puller) refuse(d *delivery) {
-	p.conn.sayOnce(slog.LevelWarn, "a job of another subject was given back", "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "subject", d.job.Subject)
+// beheadedPause is the time until a job without its payload is looked at again. It
+// may never have one: headers are the publisher's.
+const beheadedPause = 30 * time.Second
+
+// beheaded tells whether the broker has kept the payload back.
+func beheaded(m *nats.Msg) bool {
+	size := m.Header.Get(nats.MsgSize)
+	return len(m.Data) == 0 && size != "" && size != "0"
+}
+
+// refuse gives back a job that must not be run as it is: somebody has changed the
+// consumer, or made it anew.
+func (p *puller) refuse(d *delivery, why string, after time.Duration) {
+	p.conn.sayOnce(slog.LevelWarn, why, "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "subject", d.job.Subject)
 	d.settled.Store(true)
-	p.conn.settler.settle(d.lease, job.Nak, 0)
+	p.conn.settler.settle(d.lease, job.Nak, after)
 	p.to.Returned(1)
 	p.suspect.Store(true)
 }
@@ -262,6 +277,7 @@ func (p *puller) count(meta *nats.MsgMetadata, what verdict) {
 // pull protocol in nats-server's consumer.go.
 func (p *puller) status(m *nats.Msg, code string) {
 	if code == "100" {
+		p.accepted()
 		return
 	}
 	description := m.Header.Get("Description")
@@ -269,14 +285,27 @@ func (p *puller) status(m *nats.Msg, code string) {
 		if n := p.book.returned(left); n > 0 {
 			p.to.Returned(n)
 		}
+		p.accepted()
 		return
 	}
 	if code == "404" {
 		return
 	}
 	p.newEpoch(code+" "+description, p.nextBackoff())
+	if p.backoff == longestRetry { // a leader that moves says so once
+		p.refusal = fmt.Sprintf("the broker gives no jobs of consumer %s: %s %s", p.cfg.Consumer, code, description)
+	}
 	// No responders, or the consumer is gone, or the leader has moved.
 	p.ensured = false
+}
+
+// accepted notes that the broker keeps a request, or has answered it.
+func (p *puller) accepted() {
+	p.backoff = 0
+	if p.refusal != "" {
+		p.refusal = ""
+		p.report(true, "")
+	}
 }
 
 func (p *puller) nextBackoff() time.Duration {

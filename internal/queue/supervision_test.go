@@ -209,6 +209,8 @@ func TestSupervision_aConsumerThatIsNotForUsIsNotUsed(t *testing.T) {
 		{"other subjects", jetstream.ConsumerConfig{FilterSubject: "other.>"}, "also takes other.>, which would run in the wrong pool"},
 		{"more subjects", jetstream.ConsumerConfig{FilterSubjects: []string{"jobs.>", "other.a"}}, "also takes other.a, which would run in the wrong pool"},
 		{"everything", jetstream.ConsumerConfig{}, "also takes other.>, which would run in the wrong pool"},
+		{"no payloads", jetstream.ConsumerConfig{FilterSubject: "jobs.>", HeadersOnly: true}, "delivers headers only"},
+		{"short requests", jetstream.ConsumerConfig{FilterSubject: "jobs.>", MaxRequestExpires: 5 * time.Second}, "the broker gives no jobs of consumer p-normal: 409 Exceeded MaxRequestExpires"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k := newKitWith(t, jetstream.StreamConfig{Subjects: []string{"jobs.>", "other.>"}})
@@ -236,6 +238,54 @@ func TestSupervision_aConsumerThatIsNotForUsIsNotUsed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSupervision_aJobWithoutItsPayloadIsNotRun: somebody lets the consumer deliver
+// headers only while workerd pulls from it. What is run then, and acked, is gone.
+func TestSupervision_aJobWithoutItsPayloadIsNotRun(t *testing.T) {
+	k := newKit(t)
+	conn, said := k.dialAs(queue.Config{})
+	s, w := k.working(conn)
+	k.publish(1)
+	w.await(t, 1)
+	cfg := k.consumer().Config
+	cfg.HeadersOnly = true
+	_, err := k.js.UpdateConsumer(t.Context(), "JOBS", cfg)
+	k.do(err)
+	k.publish(3)
+	k.awaitFor("it says why", func() bool {
+		st := s.Stats()
+		return !st.Ready && strings.Contains(st.Problem, "delivers headers only") && said.times("came without its payload") == 1
+	})
+	cfg.HeadersOnly = false
+	_, err = k.js.UpdateConsumer(t.Context(), "JOBS", cfg)
+	k.do(err)
+	k.publish(1)
+	for _, d := range w.await(t, 1) { // the others wait for another look
+		if len(d.Job().Payload) == 0 {
+			t.Error("a job was run without its payload")
+		}
+	}
+}
+
+// TestSupervision_aPausedConsumerIsSaid, as no job comes and all looks well.
+func TestSupervision_aPausedConsumerIsSaid(t *testing.T) {
+	k := newKit(t)
+	conn, _ := k.dialAs(queue.Config{})
+	s, w := k.working(conn)
+	_, err := k.js.PauseConsumer(t.Context(), "JOBS", "p-normal", time.Now().Add(time.Hour))
+	k.do(err)
+	look := func() string {
+		_, err := s.Lag(t.Context())
+		k.do(err)
+		return s.Stats().Notice
+	}
+	k.awaitFor("it says so", func() bool { return strings.Contains(look(), "is paused") })
+	_, err = k.js.ResumeConsumer(t.Context(), "JOBS", "p-normal")
+	k.do(err)
+	k.publish(1)
+	w.await(t, 1)
+	k.awaitFor("it says so no more", func() bool { return look() == "" })
 }
 
 // replace makes the consumer anew before workerd does, or instead of it.

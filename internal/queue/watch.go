@@ -80,13 +80,14 @@ type settings struct {
 	ackWait                   time.Duration
 	maxDeliver, maxAckPending int
 	deliver, backoff, filters string
+	headersOnly, paused       bool
 }
 
 func settingsOf(i *jetstream.ConsumerInfo) settings {
 	return settings{
 		created: i.Created.UnixNano(), ack: i.Config.AckPolicy, ackWait: i.Config.AckWait, deliver: i.Config.DeliverSubject,
 		maxDeliver: i.Config.MaxDeliver, maxAckPending: i.Config.MaxAckPending, backoff: fmt.Sprint(i.Config.BackOff),
-		filters: strings.Join(filtersOf(i.Config), " "),
+		filters: strings.Join(filtersOf(i.Config), " "), headersOnly: i.Config.HeadersOnly, paused: i.Paused,
 	}
 }
 
