@@ -128,7 +128,7 @@ func fileStorm(ctx context.Context, w *world) error {
 // crowdFront lets the downstream take no new connections. What waits for it
 // gets through when it does again, its caller gone perhaps.
 func (w *world) crowdFront(ctx context.Context, r *rand.Rand) error {
-	f := fault{Kind: "downstream without descriptors", Whom: "front", Began: w.clock(), Excuses: []string{"*"}, Before: answerOnItsWay}
+	f := fault{Kind: "downstream without descriptors", Whom: "front", Began: w.clock(), Excuses: []string{"*"}, Before: answerOnItsWay, Holds: true}
 	err := descriptors(w.front, fewest)
 	for _, k := range w.workers {
 		k.down.reset()

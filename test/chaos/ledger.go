@@ -46,15 +46,10 @@ type fault struct {
 	// others have done since, and cannot know: because it slept, or because the
 	// broker forgot whom it had given them to.
 	Wakes bool `json:"wakes,omitempty"`
+	// Holds is set if a call may arrive at the downstream as late as Ended,
+	// although its replica has given it up since.
+	Holds bool `json:"holds,omitempty"`
 }
-
-// wakeful is how long after it woke up a replica may begin what had been
-// delivered to it before: max_park, and a second.
-const wakeful = 3 * time.Second
-
-// backlogged is how long after it woke up a replica takes to begin with what
-// lies in its sockets.
-const backlogged = 500 * time.Millisecond
 
 // books of one scenario: what all parties say, none of them workerd.
 type books struct {
@@ -86,7 +81,7 @@ type verdict struct {
 	Forgotten  int      `json:"forgotten"`  // by the broker: it has given their sequence to another job, or removed it though nobody had acked or terminated it
 	Duplicates int      `json:"duplicates"` // calls answered 2xx beyond the first of a job
 	Explained  int      `json:"explained"`
-	Allowed    int      `json:"allowed"` // jobs that a fault excuses, repeated or not
+	Allowed    int      `json:"allowed"` // runs that were answered 2xx and that a fault hit: so many may be followed by another
 	Problems   []string `json:"problems,omitempty"`
 	Notes      []string `json:"notes,omitempty"` // what nobody but the broker did
 }
@@ -213,75 +208,11 @@ func (b *books) onlyPublished(v *verdict, calls map[string][]call, letters map[s
 	}
 }
 
-// repeated: a call after one that was answered 2xx needs a fault that hit the
-// replica of an earlier one before the broker can have settled it.
-func (b *books) repeated(v *verdict, id string, calls []call) {
-	excused := false
-	done := false
-	for _, c := range calls {
-		if done {
-			if c.Done {
-				v.Duplicates++
-			}
-			explained := excused || b.stale(c, calls)
-			switch {
-			case explained && c.Done:
-				v.Explained++
-			case !explained:
-				v.problem("job %s was called again at %s by %s without a fault that explains it: %s", id, round(c.Began), c.Replica, history(calls))
-			}
-		}
-		if b.Strict && len(calls) > 1 && !c.Done && c.Status == 0 && gentle(b.Seed, id) {
-			v.problem("job %s was broken off at %s by %s: %s", id, round(c.Ended), c.Replica, history(calls))
-		}
-		done = done || c.Done
-		if !excused && b.excuse(c) != "" {
-			excused = true
-			v.Allowed++
-		}
-	}
-}
-
-// excuse names a fault that hit the replica of a call while the job was in its
-// hands, or so shortly after that its ack may not have counted.
-func (b *books) excuse(c call) string {
-	end := c.Ended
-	if end == 0 {
-		end = 1 << 62
-	}
-	for _, f := range b.Faults {
-		hit := slices.Contains(f.Excuses, "*") || slices.Contains(f.Excuses, c.Replica)
-		until := f.Ended
-		if f.Wakes { // what it had been given before, its lease may be over
-			until += backlogged
-		}
-		if hit && c.Began <= until && end >= f.Began-f.Before {
-			return f.Kind
-		}
-	}
-	return ""
-}
-
-// stale tells whether a call was begun by a replica that had just woken up, for
-// a job that was done while it slept.
-func (b *books) stale(c call, calls []call) bool {
-	for _, f := range b.Faults {
-		hit := f.Whom == c.Replica || slices.Contains(f.Excuses, "*")
-		if !f.Wakes || !hit || c.Began < f.Began || c.Began > f.Ended+wakeful {
-			continue
-		}
-		if slices.ContainsFunc(calls, func(x call) bool { return x.Done && x.Began < c.Began && x.Ended >= f.Began }) {
-			return true
-		}
-	}
-	return false
-}
-
 // letters: one dead letter per job, and none of what is done, unless a fault
 // hit the replica that had it.
 func (b *books) letters(v *verdict, letters []letter, calls []call) {
 	id := letters[0].ID
-	excused := slices.ContainsFunc(calls, func(c call) bool { return b.excuse(c) != "" })
+	excused := slices.ContainsFunc(calls, func(c call) bool { return b.excused(c, never) })
 	if len(letters) > 1 {
 		v.problem("job %s has %d dead letters", id, len(letters))
 	}

@@ -42,6 +42,11 @@ func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
 	sleep := fault{Kind: "stop", Whom: "w2.1", Began: at(50), Ended: at(4000), Wakes: true}
 	awake := sleep
 	awake.Excuses = []string{"w2.1"}
+	frozen := fault{Kind: "frozen", Whom: "w2.1", Began: at(50), Ended: at(4000), Holds: true}
+	three := []call{answered(id, "w1.1", 0, 100), answered(id, "w2.1", 3000, 3100), answered(id, "w3.1", 9000, 9100)}
+	again := func(whom string, ms int) fault {
+		return fault{Kind: "kill", Whom: whom, Began: at(ms), Ended: at(ms + 1), Excuses: []string{whom}, Before: at(20)}
+	}
 	for _, c := range []struct {
 		name string
 		b    books
@@ -76,6 +81,21 @@ func TestCheck_flagsWhatIsWrong_andOnlyThat(t *testing.T) {
 		{"twice, killed long after", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{answered(id, "w1.1", 0, 60), answered(id, "w2.1", 3000, 3100)}}, "without a fault"},
 		{"twice, killed before", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{answered(id, "w1.1", 200, 300), answered(id, "w2.1", 3000, 3100)}}, "without a fault"},
 		{"called again, failed", books{Acked: []string{id}, Calls: []call{answered(id, "w1.1", 0, 100), {ID: id, Replica: "w2.1", Began: at(200), Ended: at(201), Status: 500}}}, "without a fault"},
+		{"killed within a call, and then repeated without a fault", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{
+			{ID: id, Replica: "w1.1", Began: at(100), Ended: at(105)}, answered(id, "w2.1", 3000, 3100), answered(id, "w3.1", 9000, 9100),
+		}}, "at 9s by w3.1"},
+		{"two repetitions, one fault", books{Acked: []string{id}, Faults: []fault{kill}, Calls: three}, "at 9s by w3.1"},
+		{"two repetitions, two faults at the first run", books{Acked: []string{id}, Faults: []fault{kill, again("w1.1", 106)}, Calls: three}, "at 9s by w3.1"},
+		{"two repetitions, two faults, the second too late", books{Acked: []string{id}, Faults: []fault{kill, again("w2.1", 9001)}, Calls: three}, "at 9s by w3.1"},
+		{"two repetitions, two faults", books{Acked: []string{id}, Faults: []fault{kill, again("w2.1", 3105)}, Calls: three}, ""},
+		{"one fault, one repetition that took two attempts", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{
+			three[0], {ID: id, Replica: "w2.1", Began: at(3000), Ended: at(3001), Status: 500}, answered(id, "w3.1", 3300, 3400),
+		}}, ""},
+		{"killed after the repetition began", books{Acked: []string{id}, Faults: []fault{kill}, Calls: []call{answered(id, "w1.1", 0, 100), answered(id, "w2.1", 101, 110)}}, "without a fault"},
+		{"given up, but held back until another had done it", books{Acked: []string{id}, Faults: []fault{frozen}, Calls: []call{answered(id, "w1.1", 3500, 3600), answered(id, "w2.1", 3990, 3995)}}, ""},
+		{"woken up with an old job twice", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{
+			answered(id, "w1.1", 2000, 2100), answered(id, "w2.1", 4001, 4100), answered(id, "w2.1", 5000, 5100),
+		}}, "at 5s by w2.1"},
 		{"woken up with an old job", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{answered(id, "w1.1", 2000, 2100), answered(id, "w2.1", 4001, 4100)}}, ""},
 		{"woken up, then done elsewhere", books{Acked: []string{id}, Faults: []fault{awake}, Calls: []call{answered(id, "w2.1", 4001, 4100), answered(id, "w1.1", 4050, 4150)}}, ""},
 		{"woken up, job done before", books{Acked: []string{id}, Faults: []fault{sleep}, Calls: []call{answered(id, "w1.1", 0, 10), answered(id, "w2.1", 4001, 4100)}}, "without a fault"},

@@ -17,8 +17,8 @@
 //   - acked ⊆ done ∪ dead ∪ left: nothing is lost;
 //   - done ∪ dead ⊆ acked ∪ unknown, payloads byte for byte: nothing is made up;
 //   - a call after a complete answer needs a fault that hit the replica which
-//     had the job, while it had it: see books.excuse. It is computed for each
-//     job from the times of its calls and of the faults;
+//     had the job, while it had it, and another fault for each further run: see
+//     books.repeated. It is computed from the times of calls and faults;
 //   - never more calls of a replica in flight than its concurrency.
 //
 // One scenario has jobs among its load that mean harm: forged, endless and

@@ -98,7 +98,7 @@ func (w *world) resetDown(_ context.Context, k *worker, _ *rand.Rand) {
 
 // freezeDown holds answers back, some until the call has timed out.
 func (w *world) freezeDown(ctx context.Context, k *worker, r *rand.Rand) {
-	f := fault{Kind: "links to downstream frozen", Whom: k.replica(), Began: w.clock(), Excuses: []string{k.replica()}, Before: answerOnItsWay}
+	f := fault{Kind: "links to downstream frozen", Whom: k.replica(), Began: w.clock(), Excuses: []string{k.replica()}, Before: answerOnItsWay, Holds: true}
 	k.down.freeze()
 	pause(ctx, between(r, 100*time.Millisecond, 4*time.Second))
 	k.down.thaw()
@@ -122,7 +122,7 @@ func (w *world) cutDown(ctx context.Context, k *worker, r *rand.Rand) {
 // slowDown passes 100 bytes at a time, a while between them: big payloads do
 // not arrive in time.
 func (w *world) slowDown(ctx context.Context, k *worker, r *rand.Rand) {
-	f := fault{Kind: "links to downstream slow", Whom: k.replica(), Began: w.clock(), Excuses: []string{k.replica()}, Before: answerOnItsWay}
+	f := fault{Kind: "links to downstream slow", Whom: k.replica(), Began: w.clock(), Excuses: []string{k.replica()}, Before: answerOnItsWay, Holds: true}
 	k.down.shape(between(r, time.Millisecond, 20*time.Millisecond), 200, 0)
 	pause(ctx, between(r, 200*time.Millisecond, 2*time.Second))
 	k.down.shape(0, 0, 0)

@@ -79,7 +79,7 @@ func (r *result) lines() string {
 	}
 	v := r.Verdict
 	var s strings.Builder
-	fmt.Fprintf(&s, "  %d jobs: %d done, %d dead, %d left, %d lost, %d forgotten by the broker; %d duplicates, %d of them explained (%d jobs may be repeated); %d unknown; %s\n",
+	fmt.Fprintf(&s, "  %d jobs: %d done, %d dead, %d left, %d lost, %d forgotten by the broker; %d duplicates, %d of them explained (%d runs may be repeated); %d unknown; %s\n",
 		v.Jobs, v.Done, v.Dead, v.Left, v.Lost, v.Forgotten, v.Duplicates, v.Explained, v.Allowed, r.Unknown, r.Took.Round(time.Second/10))
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
 		fmt.Fprintf(&s, "  %d × %s\n", r.Faults[kind], kind)
