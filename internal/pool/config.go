@@ -88,8 +88,11 @@ type Redelivery struct {
 	// it longer than the longest outage of a target you want to sit out.
 	// 1s to 365d. Default: 24h.
 	MaxAge time.Duration `yaml:"max_age"`
-	// MaxDeferrals is how often a job may be given back without having run.
-	// Default: 1000.
+	// MaxDeferrals is how often a job may come back uncharged after a delay, because
+	// it was throttled, its target held, or its dead letter or result could not be
+	// stored. Then it is dead-lettered, but only when it is throttled once more, or
+	// when a fallback fails while the target is not called; other jobs that come back
+	// end by max_age. 1 to 1000000. Default: 1000.
 	MaxDeferrals int `yaml:"max_deferrals"`
 	// MaxCrashes is how many workers may die while they run a job, and how
 	// often it may panic our own code, before it is dead-lettered as poison
