@@ -32,6 +32,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/workerd/workerd/internal/job"
@@ -116,7 +117,9 @@ func (l *Ledger) Save(ctx context.Context, j *job.Job, r job.Record) job.Record 
 			return r
 		}
 		m = memo{entry: m.with(stored)}
-		r = m.record()
+		if r = m.record(); stored.counts()+m.counts() == 0 {
+			return r
+		}
 	}
 	if err := l.put(ctx, j, m.entry); err != nil {
 		l.failed.Add(1)
@@ -163,12 +166,14 @@ func (m memo) with(stored entry) entry {
 	return m.entry
 }
 
+func (e entry) counts() int { return e.Attempts + e.Deferrals + e.Panics + e.Started }
+
 // plus is both, if what came after does not include what was before.
 func (e entry) plus(after entry) entry {
 	after.Attempts += e.Attempts
 	after.Deferrals += e.Deferrals
 	after.Panics += e.Panics
-	after.Started += e.Started
+	after.Started = max(0, after.Started+e.Started)
 	if after.Status == 0 {
 		after.Status = e.Status
 	}
@@ -191,6 +196,7 @@ func (l *Ledger) get(ctx context.Context, j *job.Job) (entry, error) {
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return entry{}, nil
 	}
+	l.lostBy(err)
 	if err != nil {
 		return entry{}, fmt.Errorf("read the attempts of %s: %w", j.Key(), err)
 	}
@@ -217,9 +223,8 @@ func (l *Ledger) put(ctx context.Context, j *job.Job, e entry) error {
 	if err != nil {
 		panic("attempts: an entry that is no JSON: " + err.Error())
 	}
-	if _, err = kv.Put(ctx, key(j), value); errors.Is(err, jetstream.ErrNoStreamResponse) {
-		l.lost() // somebody has deleted the bucket: the next one makes it again
-	}
+	_, err = kv.Put(ctx, key(j), value)
+	l.lostBy(err)
 	return err
 }
 
@@ -244,10 +249,17 @@ func (l *Ledger) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 	return kv, nil
 }
 
-func (l *Ledger) lost() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.kv = nil
+// lostBy makes the next one look for the bucket again, or make it, if an error says
+// that somebody has deleted it.
+func (l *Ledger) lostBy(err error) {
+	for _, gone := range []error{jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, nats.ErrNoResponders} {
+		if errors.Is(err, gone) {
+			l.mu.Lock()
+			l.kv = nil
+			l.mu.Unlock()
+			return
+		}
+	}
 }
 
 // Ensure makes the bucket if it is absent. One that exists is left as it is.

@@ -211,6 +211,45 @@ func TestLedger_makesTheBucketAgainWhenItWasDeleted(t *testing.T) {
 	}
 }
 
+// TestLedger_makesTheBucketAgainWhoeverNoticesFirst: a job that comes again is looked up
+// before anything is written.
+func TestLedger_makesTheBucketAgainWhoeverNoticesFirst(t *testing.T) {
+	k := newKit(t)
+	l := k.ledger()
+	l.Save(t.Context(), again(2), job.Record{Attempts: 1})
+	if err := k.js.DeleteKeyValue(t.Context(), "WORKERD_ATTEMPTS"); err != nil {
+		t.Fatal(err)
+	}
+	for n := 3; n <= 4; n++ {
+		r := l.Load(t.Context(), again(n))
+		r.Attempts++
+		l.Save(t.Context(), again(n), r)
+	}
+	if got := k.ledger().Load(t.Context(), again(5)); got.Attempts != 2 {
+		t.Errorf("another replica knows of %d attempts, want the 2 since", got.Attempts)
+	}
+}
+
+// TestLedger_aMarkIsTakenBackAlone: by who knows no more of the job than that.
+func TestLedger_aMarkIsTakenBackAlone(t *testing.T) {
+	k := newKit(t)
+	l := k.ledger()
+	unmark := job.Record{Started: -1, Unread: true}
+	l.Save(t.Context(), again(3), unmark)
+	if keys := k.keys(); len(keys) != 0 {
+		t.Errorf("%q were written of a job of which nothing is known", keys)
+	}
+	for _, want := range []job.Record{{Attempts: 2, Started: 1}, {Started: 1}, {}} {
+		was := want
+		was.Started++
+		l.Save(t.Context(), again(3), was)
+		l.Save(t.Context(), again(3), unmark)
+		if diff := cmp.Diff(want, k.ledger().Load(t.Context(), again(4))); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestLedger_entriesAreBoundedAndKeysAreValid(t *testing.T) {
 	k := newKit(t)
 	l := k.ledger()

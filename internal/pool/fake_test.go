@@ -279,9 +279,11 @@ func (g *gate) Changed() <-chan struct{} {
 }
 
 type letters struct {
-	mu  sync.Mutex
-	put []string
-	err error
+	mu     sync.Mutex
+	put    []string
+	err    error
+	silent bool      // no answer comes
+	gaveUp time.Time // when nobody waited for it any more
 }
 
 func (l *letters) refuse(err error) {
@@ -290,9 +292,14 @@ func (l *letters) refuse(err error) {
 	l.err = err
 }
 
-func (l *letters) Put(_ context.Context, j *job.Job, _ job.Outcome, _ job.Record) error {
+func (l *letters) Put(ctx context.Context, j *job.Job, _ job.Outcome, _ job.Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.silent {
+		<-ctx.Done()
+		l.gaveUp = time.Now()
+		return ctx.Err()
+	}
 	if l.err != nil {
 		return l.err
 	}
@@ -306,12 +313,16 @@ type ledger struct {
 	records map[string]job.Record
 	writes  int
 	takes   time.Duration // a write
-	unread  int           // attempts of each job of which the record is Unread
+	unread  bool          // what it has cannot be read, once
 }
 
 func (l *ledger) Load(_ context.Context, j *job.Job) job.Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.unread {
+		l.unread = false
+		return job.Record{Unread: true}
+	}
 	return l.records[j.Key()]
 }
 
@@ -319,8 +330,8 @@ func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) job.Record {
 	l.wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r.Unread {
-		r.Attempts, r.Unread = r.Attempts+l.unread, false
+	if was := l.records[j.Key()]; r.Unread {
+		r.Attempts, r.Started, r.Unread = r.Attempts+was.Attempts, r.Started+was.Started, false
 	}
 	l.records[j.Key()] = r
 	l.writes++

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/workerd/workerd/internal/job"
 )
@@ -35,6 +36,10 @@ func (p *Pool) mark(h *held) {
 // is not worth the trouble: nothing is to be counted.
 func (p *Pool) note(h *held, out job.Outcome) {
 	ctx := context.WithoutCancel(h.ctx)
+	if done := out.Action == job.Done || out.Action == job.Drop; !done && time.Now().After(h.LeaseUntil()) {
+		p.unmark(ctx, h)
+		return
+	}
 	switch out.Action {
 	case job.Done, job.Drop, job.DeadLetter:
 		if h.Job().Deliveries-h.aside > 1 || h.marked {
@@ -49,6 +54,14 @@ func (p *Pool) note(h *held, out job.Outcome) {
 		if h.marked {
 			p.deps.Ledger.Save(ctx, h.Job(), after(h.record, out, h.marked))
 		}
+	}
+}
+
+// unmark takes back the mark of a run of a job that is somebody else's by now. What
+// else is known of it there is more than here.
+func (p *Pool) unmark(ctx context.Context, h *held) {
+	if h.marked {
+		p.deps.Ledger.Save(ctx, h.Job(), job.Record{Started: -1, Unread: true})
 	}
 }
 

@@ -335,6 +335,52 @@ func TestPool_lostLeaseCancelsTheCallAndIsNotSettled(t *testing.T) {
 	})
 }
 
+// TestPool_whoLostItsLeaseOverwritesNothing: a process that was stopped has an old record
+// of a job that others have tried since. Only its own mark is taken back.
+func TestPool_whoLostItsLeaseOverwritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g := newStream(job.Normal, 1), newGate()
+		j := s.jobs[0]
+		g.set(pool.Hold{Reason: "breaker"})
+		s.deaf, j.Deliveries = true, 2
+		var w *world
+		w = startBehind(t, []*gate{g}, pool.Config{}, func(context.Context, *job.Job, job.Record) job.Outcome {
+			time.Sleep(s.ackWait + time.Second)
+			w.ledger.mu.Lock()
+			defer w.ledger.mu.Unlock()
+			w.ledger.records[j.Key()] = job.Record{Attempts: 3, Started: 2}
+			return job.Outcome{Action: job.Retry, Charged: true}
+		}, s)
+		g.set(pool.Hold{Credit: pool.Unlimited})
+		time.Sleep(time.Minute)
+		w.stop()
+		if got, want := w.ledger.records[j.Key()], (job.Record{Attempts: 3, Started: 1}); !cmp.Equal(got, want) {
+			t.Errorf("%+v is left, want %+v", got, want)
+		}
+	})
+}
+
+// TestPool_aDeadLetterIsNotSentAfterTheLease: whoever has the job then may do it.
+func TestPool_aDeadLetterIsNotSentAfterTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream(job.Normal, 1)
+		s.deaf, s.lay = true, 25*time.Second
+		g := newGate()
+		g.set(pool.Hold{Reason: "breaker"})
+		w := startBehind(t, []*gate{g}, pool.Config{}, func(context.Context, *job.Job, job.Record) job.Outcome {
+			return job.Outcome{Action: job.DeadLetter, Reason: job.MaxAttempts}
+		}, s)
+		w.letters.silent = true
+		ends := time.Now().Add(s.ackWait - s.lay)
+		g.set(pool.Hold{Credit: pool.Unlimited})
+		time.Sleep(time.Minute)
+		w.stop()
+		if w.letters.gaveUp.IsZero() || w.letters.gaveUp.After(ends) {
+			t.Errorf("given up %s after the lease", w.letters.gaveUp.Sub(ends))
+		}
+	})
+}
+
 // TestPool_aLostLeaseIsNoticedAtOnce, not at the next sign of life: else a call
 // that has just failed is made again for a job that is somebody else's (found by
 // sim, I9).
@@ -484,7 +530,7 @@ func TestPool_onlySuspectsAreMarkedBeforeTheyRun(t *testing.T) {
 		{"suspect fails", 2, job.Record{}, job.Record{Started: 1}, job.Outcome{Action: job.Retry, Charged: true}, job.Record{Attempts: 1}, 2},
 		{"suspect is given back", 4, job.Record{Started: 2}, job.Record{Started: 3}, job.Outcome{Action: job.Release}, job.Record{Started: 2, Deferrals: 1}, 2},
 		{"suspect succeeds", 2, job.Record{}, job.Record{Started: 1}, job.Outcome{Action: job.Done}, job.Record{}, 2},
-		{"what others know of it is read late", 5, job.Record{Unread: true}, job.Record{Attempts: 3, Started: 1}, job.Outcome{Action: job.Retry, Charged: true}, job.Record{Attempts: 4}, 2},
+		{"what others know of it is read late", 5, job.Record{Attempts: 3, Unread: true}, job.Record{Attempts: 3, Started: 1}, job.Outcome{Action: job.Retry, Charged: true}, job.Record{Attempts: 4}, 2},
 		{"given back", 1, job.Record{}, job.Record{}, job.Outcome{Action: job.Release}, job.Record{}, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -500,7 +546,9 @@ func TestPool_onlySuspectsAreMarkedBeforeTheyRun(t *testing.T) {
 				return c.out
 			}, s)
 			if c.deliveries > 1 {
-				w.ledger.records[j.Key()], w.ledger.unread = c.before, 3
+				w.ledger.unread = c.before.Unread
+				c.before.Unread = false
+				w.ledger.records[j.Key()] = c.before
 			}
 			g.set(pool.Hold{Credit: pool.Unlimited})
 			synctest.Wait()

@@ -9,7 +9,8 @@ import (
 	"github.com/workerd/workerd/internal/job"
 )
 
-// deadLetterPatience is how long one attempt to store a dead letter may take.
+// deadLetterPatience is how long one attempt to store a dead letter may take, if
+// the lease lasts as long.
 const deadLetterPatience = 10 * time.Second
 
 // deadLetterAgain is when a job comes again whose dead letter could not be stored.
@@ -38,10 +39,11 @@ func (p *Pool) settle(h *held, out job.Outcome) (job.Outcome, error) {
 
 // bury stores the dead letter. If that fails the job goes back to the stream.
 func (p *Pool) bury(h *held, out job.Outcome) job.Outcome {
-	if time.Now().After(h.LeaseUntil()) { // somebody else may be running the job
+	left := time.Until(h.LeaseUntil())
+	if left < 0 { // somebody else may be running the job
 		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Tries: out.Tries, Last: out.Last, Err: job.ErrLeaseLost}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), deadLetterPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), min(left, deadLetterPatience)) // or a job that is done meanwhile has a dead letter
 	defer cancel()
 	if err := h.lane.DeadLetters.Put(ctx, h.Job(), out, h.record); err != nil {
 		return job.Outcome{
