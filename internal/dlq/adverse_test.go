@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -145,9 +146,25 @@ func TestPut_whatIsSaidMakesRoomForTheJob(t *testing.T) {
 		t.Errorf("header %v", h)
 	}
 	j.Sequence++
+	j.Payload = bytes.Repeat([]byte{'y'}, limit-300) // all that is said is some 450 bytes
+	if err := k.store.Put(t.Context(), j, out, record); err != nil {
+		t.Fatal(err)
+	}
+	least := []string{"Workerd-Dlq-Reason", "Workerd-Dlq-Sequence", "Workerd-Dlq-Stream", "Workerd-Dlq-Subject"}
+	var said []string
+	for key := range k.letters()[1].Header {
+		if strings.HasPrefix(key, "Workerd-Dlq-") {
+			said = append(said, key)
+		}
+	}
+	slices.Sort(said)
+	if !slices.Equal(said, least) {
+		t.Errorf("it says %q, want %q", said, least)
+	}
+	j.Sequence++
 	j.Payload = make([]byte, limit-10)
 	err := k.store.Put(t.Context(), j, out, record)
-	if err == nil || !strings.Contains(err.Error(), "with headers are more than the server") || !strings.Contains(err.Error(), "max_payload is 8388608") {
+	if !errors.Is(err, job.ErrTooLarge) || !strings.Contains(err.Error(), "with headers are more than the server") || !strings.Contains(err.Error(), "max_payload is 8388608") {
 		t.Errorf("a job that does not fit at all: %v", err)
 	}
 }

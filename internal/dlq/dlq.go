@@ -95,18 +95,35 @@ func (s Shelf) Put(ctx context.Context, j *job.Job, o job.Outcome, r job.Record)
 	})
 }
 
-// put publishes, with fewer words about the job if they are too many.
+// luxuries may be left out of a letter that is too large, one line after the other:
+// what is said about the job makes room for the job. The rest is needed to replay it.
+func luxuries() [][]string {
+	return [][]string{
+		{job.HeaderDLQHistory, job.HeaderDLQError},
+		{
+			job.HeaderDLQFingerprint, job.HeaderDLQAttempts, job.HeaderDLQDeliveries, job.HeaderDLQEnqueued, job.HeaderDLQAt, job.HeaderDLQLastStatus,
+			job.HeaderDLQPool, job.HeaderDLQTarget,
+		},
+	}
+}
+
+// put publishes, with fewer words about the job if they are too many. The error is
+// job.ErrTooLarge if none would help.
 func (s *Store) put(m *nats.Msg, stream string, publish func() error) error {
 	err := publish()
-	if tooLarge(err) { // what is said about the job makes room for the job
-		delete(m.Header, job.HeaderDLQHistory)
-		delete(m.Header, job.HeaderDLQError)
+	for _, less := range luxuries() {
+		if !tooLarge(err) {
+			break
+		}
+		for _, key := range less {
+			delete(m.Header, key)
+		}
 		err = publish()
 	}
 	switch {
 	case tooLarge(err):
-		return fmt.Errorf("publish to %s: %d bytes with headers are more than the server or %s takes (max_payload is %d): %w",
-			m.Subject, m.Size(), stream, s.client().MaxPayload(), err)
+		return fmt.Errorf("publish to %s: %w: %d bytes with headers are more than the server or %s takes (max_payload is %d): %w",
+			m.Subject, job.ErrTooLarge, m.Size(), stream, s.client().MaxPayload(), err)
 	case err != nil:
 		return fmt.Errorf("publish to %s: %w", m.Subject, err)
 	}

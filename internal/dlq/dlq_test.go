@@ -206,7 +206,7 @@ func TestPut_whatCouldNotBeStoredIsAnError(t *testing.T) {
 	})
 	t.Run("stream takes small messages", func(t *testing.T) {
 		k := newKit(t, nil)
-		if _, err := k.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "WORKERD_DLQ", Subjects: []string{"workerd.dlq.>"}, MaxMsgSize: 300}); err != nil {
+		if _, err := k.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "WORKERD_DLQ", Subjects: []string{"workerd.dlq.>"}, MaxMsgSize: 100}); err != nil {
 			t.Fatal(err)
 		}
 		err := k.store.Put(t.Context(), j, out, record)

@@ -107,6 +107,10 @@ var (
 	ErrJobTimeout = errors.New("job timed out")
 )
 
+// ErrTooLarge is why a job cannot be stored elsewhere, and not be sooner than somebody
+// raises a limit.
+var ErrTooLarge = errors.New("too large")
+
 // Record is what is known of a job's earlier deliveries.
 type Record struct {
 	// Attempts that ran and were charged to the job.

@@ -57,7 +57,7 @@ func Verdict(r job.Result) retry.Verdict { return verdict(r) }
 
 // Rules by which attempts are judged.
 type Rules struct {
-	// MaxAttempts that may fail, MaxDeferrals that may be given back unrun, and
+	// MaxAttempts that may fail, MaxDeferrals that may come back uncharged, and
 	// MaxCrashes that may panic or kill their worker before the job is
 	// dead-lettered.
 	MaxAttempts, MaxDeferrals, MaxCrashes int

@@ -470,20 +470,22 @@ func TestPool_deadLetterIsStoredBeforeTheJobIsTerminated(t *testing.T) {
 			t.Errorf("dead letters %v, settled %v", w.letters.put, s.settled)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
-		s := newStream(job.Normal, 1)
-		g := newGate()
-		g.set(pool.Hold{Reason: "breaker"})
-		w := startBehind(t, []*gate{g}, pool.Config{}, dead, s)
-		w.letters.refuse(errors.New("stream is full"))
-		g.set(pool.Hold{Credit: pool.Unlimited})
-		synctest.Wait()
-		w.stop()
-		w.settledOnce()
-		if s.count("term") != 0 || s.count("nak 30s") != 1 || w.outcomes(job.NoDLQ) != 1 {
-			t.Errorf("a job whose dead letter was not stored was settled %v", s.settled)
-		}
-	})
+	for why, again := range map[error]string{errors.New("stream is full"): "nak 30s", job.ErrTooLarge: "nak 1h0m0s"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStream(job.Normal, 1)
+			g := newGate()
+			g.set(pool.Hold{Reason: "breaker"})
+			w := startBehind(t, []*gate{g}, pool.Config{}, dead, s)
+			w.letters.refuse(why)
+			g.set(pool.Hold{Credit: pool.Unlimited})
+			synctest.Wait()
+			w.stop()
+			w.settledOnce()
+			if s.count("term") != 0 || s.count(again) != 1 || w.outcomes(job.NoDLQ) != 1 {
+				t.Errorf("%v: a job whose dead letter was not stored was settled %v", why, s.settled)
+			}
+		})
+	}
 }
 
 func TestPool_attemptsAreCountedOverDeliveries(t *testing.T) {

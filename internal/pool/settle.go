@@ -13,8 +13,10 @@ import (
 // the lease lasts as long.
 const deadLetterPatience = 10 * time.Second
 
-// deadLetterAgain is when a job comes again whose dead letter could not be stored.
-const deadLetterAgain = 30 * time.Second
+// deadLetterAgain is when a job comes again whose dead letter could not be stored, and
+// deadLetterSeldom if it is too large: it will be next time, but for a call that
+// succeeds or somebody who raises the limit.
+const deadLetterAgain, deadLetterSeldom = 30 * time.Second, time.Hour
 
 // settle carries an outcome out: the dead letter first, then the result, then the broker. It
 // returns the outcome as it really was.
@@ -46,8 +48,12 @@ func (p *Pool) bury(h *held, out job.Outcome) job.Outcome {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), min(left, deadLetterPatience)) // or a job that is done meanwhile has a dead letter
 	defer cancel()
 	if err := h.lane.DeadLetters.Put(ctx, h.Job(), out, h.record); err != nil {
+		after := deadLetterAgain
+		if errors.Is(err, job.ErrTooLarge) {
+			after = deadLetterSeldom
+		}
 		return job.Outcome{
-			Action: job.Defer, Reason: job.NoDLQ, After: deadLetterAgain, Tries: out.Tries, Last: out.Last,
+			Action: job.Defer, Reason: job.NoDLQ, After: after, Tries: out.Tries, Last: out.Last,
 			Err: fmt.Errorf("dead letter could not be stored: %w", err),
 		}
 	}
