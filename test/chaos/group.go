@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,9 +53,12 @@ func (g *group) set(file, value string) error {
 	return os.WriteFile(filepath.Join(g.dir, file), []byte(value), 0o600)
 }
 
+// quotaPeriod is in which time a group gets its share.
+const quotaPeriod = 100 * time.Millisecond
+
 // quota gives the group so many percent of one core; 0 is all there is.
 func (g *group) quota(percent int) error {
-	const period = 100_000 // µs
+	const period = int(quotaPeriod / time.Microsecond)
 	switch quota := strconv.Itoa(percent * period / 100); {
 	case g.first && percent == 0:
 		return g.set("cpu.cfs_quota_us", "-1")
@@ -82,10 +86,17 @@ func (g *group) kills() int {
 	if g.first {
 		file = "memory.oom_control"
 	}
+	return g.count(file, "oom_kill")
+}
+
+// throttled is for how many periods the group had less CPU than it wanted.
+func (g *group) throttled() int { return g.count("cpu.stat", "nr_throttled") }
+
+func (g *group) count(file, what string) int {
 	text, _ := os.ReadFile(filepath.Join(g.dir, file))
 	for line := range bytes.Lines(text) {
 		var n int
-		if _, err := fmt.Sscanf(string(line), "oom_kill %d", &n); err == nil {
+		if _, err := fmt.Sscanf(string(line), what+" %d", &n); err == nil {
 			return n
 		}
 	}
@@ -130,25 +141,67 @@ func grouped(controller string) func(context.Context, *world) error {
 	}
 }
 
-// starve takes nearly all CPU from replicas, for longer than their leases.
-func starve(percent int) func(context.Context, *world) error {
-	return func(ctx context.Context, w *world) error {
-		return w.each(ctx, func(ctx context.Context, k *worker, r *rand.Rand) error {
-			for pause(ctx, between(r, 300*time.Millisecond, 3*time.Second)) {
-				f := fault{Kind: fmt.Sprintf("workerd with %d %% of a core", percent), Whom: k.replica(), Began: w.clock()}
-				if err := k.group.quota(percent); err != nil {
-					return err
-				}
-				pause(ctx, between(r, w.ackWait, 2*w.ackWait))
-				if err := k.group.quota(0); err != nil {
-					return err
-				}
-				w.lapsed(&f)
-				w.did(f)
+// meagre and scarce are shares of a core, in percent, both less than a replica
+// wants under the load. The one is enough for signs of life, however long it
+// lasts; with the other no lease is sure.
+const (
+	meagre = 5
+	scarce = 1
+)
+
+// starve takes CPU from replicas, in turn: nearly all for less than half a
+// lease, most for longer than one, and nearly all for longer than one. Only the
+// last explains anything.
+func starve(ctx context.Context, w *world) error {
+	var hungry, fed atomic.Int64
+	err := w.each(ctx, func(ctx context.Context, k *worker, r *rand.Rand) error {
+		for n := r.IntN(3); pause(ctx, between(r, 300*time.Millisecond, 2*time.Second)); n++ {
+			percent, d, how := scarce, between(r, w.ackWait, 2*w.ackWait), "for longer than a lease"
+			switch n % 3 {
+			case 0:
+				d, how = between(r, w.ackWait/8, w.ackWait*3/8), "for part of a lease"
+			case 1:
+				percent = meagre
 			}
-			return nil
-		})
+			f := fault{Kind: fmt.Sprintf("workerd with %d %% of a core %s", percent, how), Whom: k.replica()}
+			missed, err := w.starved(ctx, k, percent, d, f)
+			if err != nil {
+				return err
+			}
+			if hungry.Add(1); missed < 0.25 {
+				fed.Add(1)
+			}
+		}
+		return nil
+	})
+	if fed.Load() > hungry.Load()/2 {
+		w.problem("%d of %d times a replica had the CPU that it wanted: the load is too small", fed.Load(), hungry.Load())
 	}
+	return err
+}
+
+// starved gives a replica a share of a core for a while, and returns in which
+// part of that time it wanted more.
+func (w *world) starved(ctx context.Context, k *worker, percent int, d time.Duration, f fault) (missed float64, err error) {
+	before := k.group.throttled()
+	f.Began = w.clock()
+	if err := k.group.quota(percent); err != nil {
+		return 0, err
+	}
+	pause(ctx, d)
+	if err := k.group.quota(0); err != nil {
+		return 0, err
+	}
+	if f.Ended = w.clock(); percent == scarce {
+		w.lapsed(&f)
+	}
+	n := k.group.throttled() - before
+	if n > 0 {
+		w.did(f)
+	}
+	missed = float64(n) * quotaPeriod.Seconds() / (f.Ended - f.Began).Seconds()
+	w.event("starved", f.Whom, fmt.Sprintf("%.2f of the time", missed))
+	return missed, nil
 }
 
 // memoryLimit of a replica, most of which the hog takes.
