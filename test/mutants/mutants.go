@@ -76,6 +76,8 @@ func mutants() []mutant {
 		{"ledger: attempts are not counted", ledger, "r.Attempts++", "r.Deferrals++"},
 		{"ledger: nothing is written down", ledger, "if out.Reason == job.Fairness {", `if out.Reason != "" {`},
 		{"ledger: what cannot be read is taken for none", records, "r.Unread = !known || m.unread", "r.Unread = known && m.unread"},
+		{"settle: acked before it runs", puller, "		p.to.Deliver(d, meta.NumPending)", "		p.conn.settler.settle(d.lease, job.Ack, 0); p.to.Deliver(d, meta.NumPending)"},
+		{"dead letter: ended before it is stored", settle, "		out = p.bury(h, out)", "		go p.bury(h, out)"},
 		{"dead letter: not stored", settle, "if out.Action == job.DeadLetter {", "if out.Action == job.Park {"},
 		{"dead letter: an error is ignored", settle, "h.Job(), out, h.record); err != nil {", "h.Job(), out, h.record); err != nil && ctx == nil {"},
 		{"dead letter: stored without its id", dlq, "jetstream.WithMsgID(id), ", ""},

@@ -6,8 +6,8 @@
 //	go run ./test/sim -jobs 2000000   as many with the model, a twentieth of it with a real nats-server
 //
 // The last line has the totals. It exits with 1 if a job was lost, a repetition
-// is not explained, any other checker complains, or something that must happen
-// sometimes did not.
+// is not explained, any other checker complains, something that must happen
+// sometimes did not, or there were fewer jobs or faults than asked for.
 package main
 
 import (
@@ -74,6 +74,9 @@ func run(ctx context.Context) error {
 		}
 	}
 	sum, err := add(outputs), errors.Join(errs...)
+	if want := *jobs + *jobs/20; sum["jobs"] < want || sum["faults"] < want*3/1000 {
+		err = errors.Join(err, fmt.Errorf("too little has happened: want %d jobs and %d faults at least", want, want*3/1000))
+	}
 	lost := "0 lost"
 	if err != nil {
 		lost = "NOT all well"
