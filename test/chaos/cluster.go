@@ -41,8 +41,7 @@ func clusterStorm(ctx context.Context, w *world) error {
 		}
 		w.did(f)
 		w.event("broker stall", f.Whom, round(stalled))
-		// Something must be there to go on with: all else may be done by now.
-		w.probe(context.WithoutCancel(ctx), fmt.Sprintf("%s-go-on-%d", w.name, n))
+		w.goOn(ctx)
 	}
 	return nil
 }
@@ -129,6 +128,14 @@ func (w *world) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return s.CachedInfo(), nil
 }
 
+// goOn publishes a job that tells when the replicas go on. All else may have
+// been published before, and the load may be over.
+func (w *world) goOn(ctx context.Context) {
+	if !w.takes(context.WithoutCancel(ctx), 10*time.Second) {
+		w.problem("the broker is there again and takes no job")
+	}
+}
+
 // whole waits until all nodes are there and have all of the stream.
 func (w *world) whole(ctx context.Context) error {
 	return until(ctx, time.Minute, "all three nodes are current", func() bool {
@@ -149,7 +156,7 @@ func (w *world) whole(ctx context.Context) error {
 // returns how long that took: what the broker alone takes to recover.
 func (w *world) untilTaken(ctx context.Context) time.Duration {
 	began := w.clock()
-	for n := 0; ctx.Err() == nil && !w.probe(ctx, fmt.Sprintf("%s-probe-%d-%d", w.name, began.Milliseconds(), n)); n++ {
+	for n := 0; ctx.Err() == nil && !w.probe(ctx, fmt.Sprintf("%s-probe-%d-%d", w.pub.prefix, began.Milliseconds(), n)); n++ {
 		pause(ctx, 20*time.Millisecond)
 	}
 	// The consumers are replicated by themselves and have leaders of their own.

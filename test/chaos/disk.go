@@ -99,7 +99,7 @@ func (w *world) takes(ctx context.Context, limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for n := 0; ctx.Err() == nil; n++ {
-		if w.probe(ctx, fmt.Sprintf("%s-probe-%d-%d", w.name, w.clock().Milliseconds(), n)) {
+		if w.probe(ctx, fmt.Sprintf("%s-probe-%d-%d", w.pub.prefix, w.clock().Milliseconds(), n)) {
 			return true
 		}
 		pause(ctx, 50*time.Millisecond)
@@ -111,9 +111,11 @@ func (w *world) takes(ctx context.Context, limit time.Duration) bool {
 func (w *world) probe(ctx context.Context, id string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
+	at := w.clock()
 	ack, err := w.js.Publish(ctx, "jobs.high", payload(w.seed, id, w.size), jetstream.WithMsgID(id))
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.probed[id] = at
 	if err != nil {
 		w.unknown = append(w.unknown, id)
 		return false

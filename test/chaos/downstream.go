@@ -127,6 +127,13 @@ func (d *downstream) end(n, status int, altered bool) {
 	d.inFlight[c.Replica]--
 }
 
+// busy is how many calls of a replica are in flight.
+func (d *downstream) busy(replica string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.inFlight[replica]
+}
+
 func (d *downstream) book() []call {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -156,15 +156,14 @@ func starve(ctx context.Context, w *world) error {
 	var hungry, fed atomic.Int64
 	err := w.each(ctx, func(ctx context.Context, k *worker, r *rand.Rand) error {
 		for n := r.IntN(3); pause(ctx, between(r, 300*time.Millisecond, 2*time.Second)); n++ {
-			percent, d, how := scarce, between(r, w.ackWait, 2*w.ackWait), "for longer than a lease"
+			s := starving{scarce, between(r, w.ackWait, 2*w.ackWait), "for longer than a lease"}
 			switch n % 3 {
 			case 0:
-				d, how = between(r, w.ackWait/8, w.ackWait*3/8), "for part of a lease"
+				s.takes, s.how = between(r, w.ackWait/8, w.ackWait*3/8), "for part of a lease"
 			case 1:
-				percent = meagre
+				s.percent = meagre
 			}
-			f := fault{Kind: fmt.Sprintf("workerd with %d %% of a core %s", percent, how), Whom: k.replica()}
-			missed, err := w.starved(ctx, k, percent, d, f)
+			missed, err := w.starve(ctx, k, s)
 			if err != nil {
 				return err
 			}
@@ -180,19 +179,25 @@ func starve(ctx context.Context, w *world) error {
 	return err
 }
 
-// starved gives a replica a share of a core for a while, and returns in which
-// part of that time it wanted more.
-func (w *world) starved(ctx context.Context, k *worker, percent int, d time.Duration, f fault) (missed float64, err error) {
+// starving is a share of a core for a while.
+type starving struct {
+	percent int
+	takes   time.Duration
+	how     string
+}
+
+// starve returns in which part of the time the replica wanted more.
+func (w *world) starve(ctx context.Context, k *worker, s starving) (missed float64, err error) {
 	before := k.group.throttled()
-	f.Began = w.clock()
-	if err := k.group.quota(percent); err != nil {
+	f := fault{Kind: fmt.Sprintf("workerd with %d %% of a core %s", s.percent, s.how), Whom: k.replica(), Began: w.clock()}
+	if err := k.group.quota(s.percent); err != nil {
 		return 0, err
 	}
-	pause(ctx, d)
+	pause(ctx, s.takes)
 	if err := k.group.quota(0); err != nil {
 		return 0, err
 	}
-	if f.Ended = w.clock(); percent == scarce {
+	if f.Ended = w.clock(); s.percent == scarce {
 		w.lapsed(&f)
 	}
 	n := k.group.throttled() - before

@@ -59,6 +59,8 @@ type books struct {
 	Limit    int      `json:"limit"`  // calls in flight allowed per replica
 	Acked    []string `json:"acked"`  // the stream has them
 	Unknown  []string `json:"unknown"`
+	// Published says when jobs were sent to the stream.
+	Published map[string]time.Duration `json:"published,omitempty"`
 	// Sequences that the broker has acknowledged the jobs with.
 	Sequences map[string]uint64 `json:"sequences,omitempty"`
 	Calls     []call            `json:"calls"`

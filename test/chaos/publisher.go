@@ -18,6 +18,7 @@ type publisher struct {
 	prefix  string
 	size    int
 	js      jetstream.JetStream
+	clock   func() time.Duration
 	hostile bool // one in ten means harm
 	sent    []sent
 	// sequences the stream said it has given to jobs.
@@ -27,6 +28,7 @@ type publisher struct {
 
 type sent struct {
 	id  string
+	at  time.Duration
 	ack jetstream.PubAckFuture
 }
 
@@ -57,12 +59,13 @@ func (p *publisher) publish(id string) {
 	if chance(p.seed, id, "high", 4) == 0 {
 		m.Subject = "jobs.high"
 	}
+	at := p.clock()
 	ack, err := p.js.PublishMsgAsync(m, jetstream.WithMsgID(id))
 	if err != nil {
 		p.refused++
 		return
 	}
-	p.sent = append(p.sent, sent{id, ack})
+	p.sent = append(p.sent, sent{id, at, ack})
 }
 
 // settle waits for the answers that are still to come and sorts the jobs.

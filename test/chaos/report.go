@@ -90,7 +90,7 @@ func (r *result) lines() string {
 	for _, p := range append(slices.Clone(r.Problems), v.Problems...) {
 		fmt.Fprintf(&s, "  PROBLEM: %s\n", p)
 	}
-	for _, n := range v.Notes {
+	for _, n := range append(slices.Clone(r.Notes), v.Notes...) {
 		fmt.Fprintf(&s, "  NOTE: %s\n", n)
 	}
 	for _, p := range r.Late {

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestVerdict_isAnErrorUnlessAllWasKept_andEnoughWasDone.
@@ -41,24 +42,44 @@ func TestVerdict_isAnErrorUnlessAllWasKept_andEnoughWasDone(t *testing.T) {
 func TestBounds_areMeasuredAgainOnlyIfTheMachineWasLateToo(t *testing.T) {
 	bounds := map[string]float64{"rescue max": 3}
 	for _, c := range []struct {
-		name          string
-		figures       map[string]float64
-		problems      []string
-		again, failed bool
+		name                 string
+		figures              map[string]float64
+		unjudged             bool
+		problems             []string
+		again, failed, noted bool
 	}{
-		{"kept", map[string]float64{"rescue max": 2.9, stalled: 1}, nil, false, false},
-		{"late on a quiet machine", map[string]float64{"rescue max": 3.1, stalled: 0.01}, nil, false, true},
-		{"late on a late machine", map[string]float64{"rescue max": 3.1, stalled: 0.3}, nil, true, true},
-		{"late, and something else", map[string]float64{"rescue max": 3.1, stalled: 0.3}, []string{"x"}, false, true},
-		{"not measured", map[string]float64{stalled: 0.3}, nil, false, true},
+		{"kept", map[string]float64{"rescue max": 2.9, stalled: 1}, false, nil, false, false, false},
+		{"late on a quiet machine", map[string]float64{"rescue max": 3.1, stalled: 0.01}, false, nil, false, true, false},
+		{"no later than the machine", map[string]float64{"rescue max": 3.1, stalled: 0.11}, false, nil, false, false, true},
+		{"late on a late machine", map[string]float64{"rescue max": 3.4, stalled: 0.3}, false, nil, true, true, false},
+		{"late on a machine that is no measure", map[string]float64{"rescue max": 4.1, stalled: 2}, false, nil, true, true, false},
+		{"late, and something else", map[string]float64{"rescue max": 3.4, stalled: 0.3}, false, []string{"x"}, false, true, false},
+		{"late, not judged", map[string]float64{"rescue max": 9, stalled: 0.01}, true, nil, false, false, true},
+		{"not measured", map[string]float64{stalled: 0.3}, false, nil, false, true, false},
+		{"not measured, not judged", map[string]float64{stalled: 0.3}, true, nil, false, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := result{Figures: c.figures, Problems: c.problems}
-			r.keeps(bounds)
-			if r.again() != c.again || r.failed() != c.failed {
-				t.Errorf("again %v, failed %v, want %v and %v: %v", r.again(), r.failed(), c.again, c.failed, r.Late)
+			r.keeps(bounds, !c.unjudged)
+			if r.again() != c.again || r.failed() != c.failed || (len(r.Notes) > 0) != c.noted {
+				t.Errorf("again %v, failed %v, want %v and %v: %v, notes %q", r.again(), r.failed(), c.again, c.failed, r.Late, r.Notes)
 			}
 		})
+	}
+}
+
+// TestResumed_isTheFirstCallOfAJobThatWasPublishedSince, not one of a job that
+// was in hand.
+func TestResumed_isTheFirstCallOfAJobThatWasPublishedSince(t *testing.T) {
+	b := books{
+		Published: map[string]time.Duration{"old": at(900), "new": at(1100), "newer": at(1050)},
+		Calls:     []call{answered("old", "w1.1", 950, 960), answered("old", "w1.1", 1200, 1210), answered("new", "w1.1", 1300, 1310), answered("newer", "w1.1", 1400, 1410)},
+	}
+	if d, ok := b.resumed(at(1000)); !ok || d != at(300) {
+		t.Errorf("resumed after %s (%v), want 300ms", d, ok)
+	}
+	if d, ok := b.resumed(at(1150)); ok {
+		t.Errorf("resumed after %s, though no job was published since", d)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -35,6 +36,7 @@ type scenario struct {
 	store       func(ctx context.Context, w *world) error // before the brokers start
 	prepare     func(ctx context.Context, w *world) error // before the replicas start
 	bounds      map[string]float64                        // figures and what they must not exceed, in seconds
+	unjudged    bool                                      // they are measured and not judged
 	needs       func() error                              // why it cannot run here; nil: it can anywhere
 }
 
@@ -49,6 +51,8 @@ type result struct {
 	Problems []string           `json:"problems,omitempty"`
 	// Late says which bounds were not kept.
 	Late []string `json:"late,omitempty"`
+	// Notes say which were not kept, or only just, and why that is no failure.
+	Notes []string `json:"notes,omitempty"`
 	// Again is set if that may be the machine's doing and the scenario was
 	// played once more, whose bounds count instead.
 	Again bool          `json:"again,omitempty"`
@@ -80,13 +84,13 @@ func play(ctx context.Context, s scenario, seed uint64, dirs [2]string) result {
 			return r
 		}
 	}
-	delay := watchDelay()
 	w, err := newWorld(ctx, s, seed, dirs)
 	if err != nil {
 		r.Problems = append(r.Problems, "set-up: "+err.Error())
 		return r
 	}
 	defer w.close()
+	delay := watchDelay()
 	b, err := w.play(ctx)
 	r.Figures[stalled] = delay().Seconds()
 	if err != nil {
@@ -208,7 +212,10 @@ func (w *world) account(ctx context.Context, problem error) (*books, error) {
 	b := &books{Scenario: w.name, Seed: w.seed, Strict: w.strict, Limit: w.concurrency, Faults: w.faults}
 	b.Acked, b.Unknown = w.pub.settle(10 * time.Second)
 	b.Unknown = append(b.Unknown, w.unknown...)
-	b.Sequences = w.pub.sequences
+	b.Sequences, b.Published = w.pub.sequences, maps.Clone(w.probed)
+	for _, s := range w.pub.sent {
+		b.Published[s.id] = s.at
+	}
 	for id, sequence := range w.probes {
 		b.Acked = append(b.Acked, id)
 		b.Sequences[id] = sequence

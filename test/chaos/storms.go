@@ -212,6 +212,7 @@ func brokerStorm(low, high time.Duration) func(context.Context, *world) error {
 func oneByOne(ctx context.Context, w *world) error {
 	for n := 0; pause(ctx, 500*time.Millisecond); n++ {
 		k := w.workers[n%len(w.workers)]
+		w.untilBusy(ctx, k)
 		w.killWorker(k)
 		if !pause(ctx, w.ackWait+1500*time.Millisecond) {
 			return nil
@@ -223,6 +224,7 @@ func oneByOne(ctx context.Context, w *world) error {
 			return err
 		}
 		k = w.workers[(n+1)%len(w.workers)]
+		w.untilBusy(ctx, k)
 		if err := w.termWorker(ctx, k, true, 10*time.Millisecond); err != nil {
 			return err
 		}
@@ -241,7 +243,14 @@ func oneByOne(ctx context.Context, w *world) error {
 			return err
 		}
 		w.did(fault{Kind: "broker SIGKILL", Whom: b.node.Name, Began: began, Ended: w.clock(), Excuses: []string{"*"}, Before: acksFlushed, Wakes: true})
+		w.goOn(ctx)
 		pause(ctx, 1500*time.Millisecond)
 	}
 	return nil
+}
+
+// untilBusy waits for a moment in which a fault of the replica leaves jobs to
+// others: without one it would measure nothing.
+func (w *world) untilBusy(ctx context.Context, k *worker) {
+	_ = until(ctx, 2*time.Second, k.replica()+" is busy", func() bool { return w.down.busy(k.replica()) > 2 })
 }

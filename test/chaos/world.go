@@ -41,14 +41,15 @@ type world struct {
 	journal  *os.File
 	problems []string
 	probes   map[string]uint64 // sequences of jobs published beside the publisher
-	unknown  []string          // and not known to be
+	probed   map[string]time.Duration
+	unknown  []string // and not known to be
 }
 
 func (w *world) clock() time.Duration { return time.Since(w.began) }
 
 // newWorld starts everything and returns when all replicas are ready.
 func newWorld(ctx context.Context, s scenario, seed uint64, dirs [2]string) (*world, error) {
-	w := &world{scenario: s, seed: seed, dir: dirs[0], began: time.Now(), probes: map[string]uint64{}}
+	w := &world{scenario: s, seed: seed, dir: dirs[0], began: time.Now(), probes: map[string]uint64{}, probed: map[string]time.Duration{}}
 	if err := w.open(ctx, dirs[1]); err != nil {
 		w.close()
 		return nil, err
@@ -163,7 +164,7 @@ func (w *world) connect(ctx context.Context) error {
 	if w.good {
 		prefix = good + prefix
 	}
-	w.pub = &publisher{seed: w.seed, prefix: prefix, size: w.size, js: w.js, hostile: w.hostile, sequences: map[string]uint64{}}
+	w.pub = &publisher{seed: w.seed, prefix: prefix, size: w.size, js: w.js, clock: w.clock, hostile: w.hostile, sequences: map[string]uint64{}}
 	cfg := jetstream.StreamConfig{
 		Name: stream, Subjects: []string{"jobs.>"}, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Replicas: max(1, w.nodes),
 	}
