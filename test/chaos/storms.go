@@ -157,24 +157,23 @@ func rolling(ctx context.Context, w *world) error {
 	}
 }
 
-// stopStorm stops replicas for longer than their leases and lets them go on:
-// they wake up with jobs that others have by now.
+// stopStorm stops replicas, most for longer than their leases, and lets them go
+// on: they wake up with jobs that others have by now. A stop of less than half a
+// lease explains nothing.
 func stopStorm(low, high time.Duration) func(context.Context, *world) error {
 	return func(ctx context.Context, w *world) error {
 		return w.each(ctx, func(ctx context.Context, k *worker, r *rand.Rand) error {
 			for pause(ctx, between(r, low, high)) {
-				replica, began := k.replica(), w.clock()
+				f := fault{Kind: "workerd SIGSTOP", Whom: k.replica(), Began: w.clock()}
 				if err := k.signal(syscall.SIGSTOP); err != nil {
 					return err
 				}
-				pause(ctx, between(r, w.ackWait/4, 2*w.ackWait))
+				pause(ctx, between(r, w.ackWait/8, 2*w.ackWait))
 				if err := k.signal(syscall.SIGCONT); err != nil {
 					return err
 				}
-				w.did(fault{
-					Kind: "workerd SIGSTOP", Whom: replica, Began: began, Ended: w.clock(),
-					Excuses: []string{replica}, Before: ackOnItsWay, Wakes: true,
-				})
+				w.lapsed(&f)
+				w.did(f)
 			}
 			return nil
 		})
