@@ -40,7 +40,7 @@ func TestDocs_targetsOfMakeExist(t *testing.T) {
 		rules[m[1]] = true
 	}
 	phony := regexp.MustCompile(`(?m)^\.PHONY:((?:.*\\\n)*.*)`).FindStringSubmatch(string(text))
-	for _, target := range strings.Fields(strings.ReplaceAll(phony[1], "\\", "")) {
+	for target := range strings.FieldsSeq(strings.ReplaceAll(phony[1], "\\", "")) {
 		if !rules[target] {
 			t.Errorf("Makefile: %s is phony and has no rule", target)
 		}
