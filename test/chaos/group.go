@@ -151,7 +151,7 @@ const (
 
 // starve takes CPU from replicas, in turn: nearly all for less than half a
 // lease, most for longer than one, and nearly all for longer than one. Only the
-// last explains anything.
+// last explains anything. Long jobs outlast a lease.
 func starve(ctx context.Context, w *world) error {
 	var hungry, fed atomic.Int64
 	err := w.each(ctx, func(ctx context.Context, k *worker, r *rand.Rand) error {
@@ -193,12 +193,18 @@ func (w *world) starve(ctx context.Context, k *worker, s starving) (missed float
 	if err := k.group.quota(s.percent); err != nil {
 		return 0, err
 	}
+	late := watchDelay()
 	pause(ctx, s.takes)
+	stalled := late()
 	if err := k.group.quota(0); err != nil {
 		return 0, err
 	}
 	if f.Ended = w.clock(); s.percent == scarce {
 		w.lapsed(&f)
+	}
+	if stalled > w.ackWait/8 { // the replica has had less than we gave it
+		f.Kind += ", the machine late as well"
+		f.lapses()
 	}
 	n := k.group.throttled() - before
 	if n > 0 {

@@ -50,8 +50,13 @@ func (w *world) freezeUp(ctx context.Context, k *worker, r *rand.Rand) {
 func (w *world) lapsed(f *fault) {
 	f.Ended = w.clock()
 	if f.Ended-f.Began > w.ackWait/2 {
-		f.Excuses, f.Before, f.Wakes = []string{f.Whom}, ackOnItsWay, true
+		f.lapses()
 	}
+}
+
+// lapses makes a fault explain what a lapsed lease does.
+func (f *fault) lapses() {
+	f.Excuses, f.Before, f.Wakes = []string{f.Whom}, ackOnItsWay, true
 }
 
 // slowUp delays each piece, and explains nothing.

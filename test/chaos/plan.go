@@ -62,7 +62,7 @@ func scenarios(full bool) []scenario {
 		},
 		{
 			name: "starve", about: "1 % of a core for longer than a lease; for less, and with 5 %, nothing is repeated",
-			replicas: 4, rate: 400, concurrency: 16, ackWait: 3 * time.Second, drain: 4 * time.Second, load: 20 * time.Second,
+			replicas: 4, rate: 400, concurrency: 16, ackWait: 1500 * time.Millisecond, drain: 4 * time.Second, load: 20 * time.Second,
 			fullOnly: true, prepare: grouped("cpu"), faults: starve, needs: needsGroup("cpu"),
 		},
 		{
