@@ -134,8 +134,9 @@ func (s *Store) client() *nats.Conn { return s.conn.JetStream().Conn() }
 
 const (
 	// answerWithin is how long the stream may take to answer before it is asked
-	// again: the answer may be lost with its leader.
-	answerWithin = 5 * time.Second
+	// again: the answer may be lost with its leader. A fraction of most leases, as
+	// nobody knows whether the letter is stored when one ends meanwhile.
+	answerWithin = 2 * time.Second
 	// electionPause is how long a stream without a leader is left alone.
 	electionPause = 250 * time.Millisecond
 )

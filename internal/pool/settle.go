@@ -41,12 +41,12 @@ func (p *Pool) settle(h *held, out job.Outcome) (job.Outcome, error) {
 
 // bury stores the dead letter. If that fails the job goes back to the stream.
 func (p *Pool) bury(h *held, out job.Outcome) job.Outcome {
-	left := time.Until(h.LeaseUntil())
-	if left < 0 { // somebody else may be running the job
+	if time.Now().After(h.LeaseUntil()) { // somebody else may be running the job
 		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Tries: out.Tries, Last: out.Last, Err: job.ErrLeaseLost}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), min(left, deadLetterPatience)) // or a job that is done meanwhile has a dead letter
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), deadLetterPatience)
 	defer cancel()
+	defer h.whenLost(cancel)() // or a job that somebody else has done meanwhile gets a dead letter
 	if err := h.lane.DeadLetters.Put(ctx, h.Job(), out, h.record); err != nil {
 		after := deadLetterAgain
 		if errors.Is(err, job.ErrTooLarge) {
@@ -58,6 +58,22 @@ func (p *Pool) bury(h *held, out job.Outcome) job.Outcome {
 		}
 	}
 	return out
+}
+
+// whenLost calls f when the lease is over, unless it is stopped before.
+func (h *held) whenLost(f func()) (stop func() bool) {
+	var timer *time.Timer
+	ready := make(chan struct{}) // closed when there is a timer to be set again
+	timer = time.AfterFunc(time.Until(h.LeaseUntil()), func() {
+		<-ready
+		if left := time.Until(h.LeaseUntil()); left > 0 { // it was extended
+			timer.Reset(left)
+			return
+		}
+		f()
+	})
+	close(ready)
+	return timer.Stop
 }
 
 func verbOf(out job.Outcome) (job.Verb, time.Duration) {
