@@ -18,8 +18,18 @@ func (c *Conn) advise(s streamState, cfg SourceConfig) {
 	for _, text := range streamAdvice(s, cfg) {
 		c.sayOnce(slog.LevelWarn, text)
 	}
-	if text := replicaAdvice(s); text != "" {
-		c.sayOnce(slog.LevelInfo, text)
+	c.adviseReplicas(s.cfg, s.clustered)
+}
+
+// adviseReplicas says once that there is one copy only. It is much said already, so
+// it is said quietly where there is no choice.
+func (c *Conn) adviseReplicas(cfg jetstream.StreamConfig, clustered bool) {
+	switch {
+	case cfg.Replicas > 1:
+	case clustered:
+		c.sayOnce(slog.LevelWarn, "stream "+cfg.Name+" has one replica on a cluster: it stands still while its server is away, and is gone with its disk; a crash may undo what was confirmed last (acks, dead letters); prefer replicas 3")
+	default:
+		c.sayOnce(slog.LevelInfo, "stream "+cfg.Name+" has one replica: a crash of the server may repeat jobs whose acks were confirmed; prefer 3 on a cluster, or sync_interval always")
 	}
 }
 
@@ -43,18 +53,6 @@ func streamAdvice(s streamState, cfg SourceConfig) []string {
 		say("drops jobs after %s, though pool %s would try them for %s (redelivery.max_age): they vanish without a dead letter; raise max_age of the stream", s.cfg.MaxAge, cfg.Pool, cfg.MaxAge)
 	}
 	return all
-}
-
-// replicaAdvice is about one copy only. It is much said already, so it is said
-// quietly where there is no choice.
-func replicaAdvice(s streamState) string {
-	if s.cfg.Replicas > 1 {
-		return ""
-	}
-	if s.clustered {
-		return "stream " + s.cfg.Name + " has one replica on a cluster: it stands still while its server is away, and a crash may repeat jobs whose acks were confirmed; prefer replicas 3"
-	}
-	return "stream " + s.cfg.Name + " has one replica: a crash of the server may repeat jobs whose acks were confirmed; prefer 3 on a cluster, or sync_interval always"
 }
 
 // serverAdvice is about the version of a server, "" if there is nothing to say.

@@ -25,12 +25,13 @@ func (c *Conn) EnsureStream(ctx context.Context, name string, cfg StreamConfig) 
 		return nil, fmt.Errorf("stream %s: somebody else looks for it: %w", name, context.Cause(ctx))
 	}
 	defer func() { <-c.ensuring }()
+	want := streamConfig(name, cfg)
 	s, err := c.js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = c.js.CreateStream(ctx, streamConfig(name, cfg))
+		s, err = c.js.CreateStream(ctx, want)
 		if err == nil {
 			c.log.Info("created the stream", "stream", name, "subjects", cfg.Subjects)
-			return nil, nil
+			want = s.CachedInfo().Config
 		}
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // lost a race with another replica
 			s, err = c.js.Stream(ctx, name)
@@ -39,8 +40,13 @@ func (c *Conn) EnsureStream(ctx context.Context, name string, cfg StreamConfig) 
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", name, c.explain(err))
 	}
-	return streamDrift(s.CachedInfo().Config, streamConfig(name, cfg)), nil
+	if i := s.CachedInfo(); clustered(i) {
+		c.adviseReplicas(i.Config, true)
+	}
+	return streamDrift(s.CachedInfo().Config, want), nil
 }
+
+func clustered(i *jetstream.StreamInfo) bool { return i.Cluster != nil && i.Cluster.Name != "" }
 
 func streamConfig(name string, cfg StreamConfig) jetstream.StreamConfig {
 	retention := map[string]jetstream.RetentionPolicy{

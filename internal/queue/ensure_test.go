@@ -1,11 +1,16 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // TestEnsureStream_waitsForOthersNoLongerThanItsContext (found by sim: time
@@ -21,4 +26,20 @@ func TestEnsureStream_waitsForOthersNoLongerThanItsContext(t *testing.T) {
 			t.Errorf("got %v after %s", err, time.Since(began))
 		}
 	})
+}
+
+// TestAdvice_oneReplicaIsAWarningWhereThereIsAChoice, said once.
+func TestAdvice_oneReplicaIsAWarningWhereThereIsAChoice(t *testing.T) {
+	var said bytes.Buffer
+	c := &Conn{once: map[string]bool{}, life: t.Context(), log: slog.New(slog.NewTextHandler(&said, nil))}
+	for range 2 {
+		c.adviseReplicas(jetstream.StreamConfig{Name: "A", Replicas: 1}, true)
+		c.adviseReplicas(jetstream.StreamConfig{Name: "B", Replicas: 1}, false)
+		c.adviseReplicas(jetstream.StreamConfig{Name: "C", Replicas: 3}, true)
+	}
+	lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "level=WARN") || !strings.Contains(lines[0], "stream A") ||
+		!strings.Contains(lines[1], "level=INFO") || !strings.Contains(lines[1], "stream B") {
+		t.Errorf("said %q", lines)
+	}
 }

@@ -166,7 +166,7 @@ func (c *Conn) streamState(ctx context.Context, name string) (streamState, bool)
 	}
 	i := s.CachedInfo()
 	now.created, now.first, now.last = i.Created.UnixNano(), i.State.FirstSeq, i.State.LastSeq
-	now.cfg, now.clustered = i.Config, i.Cluster != nil && i.Cluster.Name != ""
+	now.cfg, now.clustered = i.Config, clustered(i)
 	c.mu.Lock()
 	c.streams[name] = now
 	c.mu.Unlock()
