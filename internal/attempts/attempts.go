@@ -11,6 +11,8 @@
 //     bucket is remembered in memory, for this process; what cannot be read is
 //     taken for unknown, and what happens from then on is added to it as soon
 //     as it can be read. A job may get more attempts than configured, never fewer.
+//     (Two replicas that add to the same job within a millisecond or so are not
+//     told apart: one of the two is lost.)
 //  2. What is remembered belongs to one job for good: a stream that was deleted
 //     and made again has other jobs under the same numbers.
 //  3. Memory and bucket are bounded: entries, their size, their age.
@@ -44,6 +46,8 @@ const (
 	patience = 2 * time.Second
 	// memorySize bounds the jobs remembered in memory.
 	memorySize = 100_000
+	// askAgain is how often a bucket that may be gone is looked for.
+	askAgain = time.Second
 	// maxErrors and maxError bound what is kept of the errors of one job.
 	maxErrors, maxError = 5, 500
 )
@@ -57,6 +61,8 @@ type Ledger struct {
 
 	mu     sync.Mutex
 	kv     jetstream.KeyValue // nil until the bucket was found
+	doubt  bool               // it may be gone
+	asked  time.Time          // when it was looked for last
 	memory map[string]memo    // what could not be written
 }
 
@@ -75,9 +81,8 @@ type entry struct {
 
 // memo is what could not be written of a job.
 type memo struct {
-	entry
-	// unread: what the bucket has could not be read, either. It comes on top.
-	unread bool
+	all  entry // all that was known
+	more entry // what has happened since something could not be read: it comes on top of the rest
 }
 
 // New returns a ledger. It does not touch the network.
@@ -95,44 +100,70 @@ func (l *Ledger) Load(ctx context.Context, j *job.Job) job.Record {
 	if j.Deliveries <= 1 {
 		return job.Record{}
 	}
-	m, known := l.take(j)
 	stored, err := l.get(ctx, j)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m, known := l.remembered(j)
 	if err != nil {
-		r := m.record()
-		r.Unread = !known || m.unread
+		r := m.with(entry{}).record()
+		r.Unread = true
 		return r
 	}
-	return m.with(stored).record()
+	sum := m.with(stored)
+	if known { // all of it now: it must not come on top once more
+		l.memory[key(j)] = memo{all: sum}
+	}
+	return sum.record()
 }
 
-// Save writes down what is known of a job now, and returns it: more than before if
-// the record is Unread and what was to be read can be read now.
-func (l *Ledger) Save(ctx context.Context, j *job.Job, r job.Record) job.Record {
-	m := memo{newEntry(j, r), r.Unread}
-	if m.unread {
-		stored, err := l.get(ctx, j)
-		if err != nil {
-			l.failed.Add(1)
-			l.remember(key(j), m)
-			return r
-		}
-		m = memo{entry: m.with(stored)}
-		if r = m.record(); stored.counts()+m.counts() == 0 {
-			return r
-		}
-	}
-	if err := l.put(ctx, j, m.entry); err != nil {
+// Save writes down what is known of a job now, all of it. It must have been read:
+// whoever could not, or is not the only one that has the job, can but Add.
+func (l *Ledger) Save(ctx context.Context, j *job.Job, r job.Record) {
+	l.save(ctx, j, newEntry(j, r))
+}
+
+// Add writes down what has happened since a job was read, on top of what is known of it
+// by now, and returns the sum. It is Unread if that was in vain. Started may be -1:
+// a mark is taken back.
+func (l *Ledger) Add(ctx context.Context, j *job.Job, since job.Record) job.Record {
+	more := newEntry(j, since)
+	stored, err := l.get(ctx, j)
+	if err != nil {
 		l.failed.Add(1)
-		l.remember(key(j), m)
+		r := l.rememberMore(j, more)
+		r.Unread = true
 		return r
 	}
-	l.forget(key(j))
-	return r
+	l.mu.Lock()
+	m, _ := l.remembered(j)
+	l.mu.Unlock()
+	sum := m.with(stored).plus(more)
+	sum.Started = max(0, sum.Started)
+	if stored.counts()+sum.counts() > 0 {
+		l.save(ctx, j, sum)
+	}
+	return sum.record()
+}
+
+func (l *Ledger) save(ctx context.Context, j *job.Job, e entry) {
+	err := l.put(ctx, j, e)
+	if err != nil {
+		l.failed.Add(1)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		delete(l.memory, key(j))
+		return
+	}
+	l.remember(key(j), memo{all: e})
 }
 
 // Forget removes a job that has come to its end.
 func (l *Ledger) Forget(ctx context.Context, j *job.Job) {
-	l.forget(key(j))
+	l.mu.Lock()
+	delete(l.memory, key(j))
+	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if kv, err := l.bucket(ctx); err == nil {
@@ -151,19 +182,24 @@ func newEntry(j *job.Job, r job.Record) entry {
 }
 
 func (e entry) record() job.Record {
-	return job.Record{Attempts: e.Attempts, Deferrals: e.Deferrals, Panics: e.Panics, Started: e.Started, LastStatus: e.Status, Errors: e.Errors}
+	return job.Record{Attempts: e.Attempts, Deferrals: e.Deferrals, Panics: e.Panics, Started: max(0, e.Started), LastStatus: e.Status, Errors: e.Errors}
 }
 
-// with is what is known if the bucket has something, too. Which of the two is the
-// later one the number of deliveries tells.
+// with is what is known if the bucket has something, too.
 func (m memo) with(stored entry) entry {
-	switch {
-	case m.unread:
-		return stored.plus(m.entry)
-	case stored.Attempts+stored.Deferrals >= m.Attempts+m.Deferrals:
-		return stored
+	if m.all.later(stored) {
+		stored = m.all
 	}
-	return m.entry
+	return stored.plus(m.more)
+}
+
+// later tells whether an entry was written after another one of the same job. A run
+// is marked before it ends.
+func (e entry) later(than entry) bool {
+	if ends, others := e.Attempts+e.Deferrals, than.Attempts+than.Deferrals; ends != others {
+		return ends > others
+	}
+	return e.Started > than.Started
 }
 
 func (e entry) counts() int { return e.Attempts + e.Deferrals + e.Panics + e.Started }
@@ -173,12 +209,15 @@ func (e entry) plus(after entry) entry {
 	after.Attempts += e.Attempts
 	after.Deferrals += e.Deferrals
 	after.Panics += e.Panics
-	after.Started = max(0, after.Started+e.Started)
+	after.Started += e.Started
 	if after.Status == 0 {
 		after.Status = e.Status
 	}
 	errs := slices.Concat(e.Errors, after.Errors)
 	after.Errors = errs[max(0, len(errs)-maxErrors):]
+	if after.Enqueued == 0 {
+		after.Enqueued = e.Enqueued
+	}
 	return after
 }
 
@@ -196,7 +235,7 @@ func (l *Ledger) get(ctx context.Context, j *job.Job) (entry, error) {
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return entry{}, nil
 	}
-	l.lostBy(err)
+	l.heed(err)
 	if err != nil {
 		return entry{}, fmt.Errorf("read the attempts of %s: %w", j.Key(), err)
 	}
@@ -224,7 +263,7 @@ func (l *Ledger) put(ctx context.Context, j *job.Job, e entry) error {
 		panic("attempts: an entry that is no JSON: " + err.Error())
 	}
 	_, err = kv.Put(ctx, key(j), value)
-	l.lostBy(err)
+	l.heed(err)
 	return err
 }
 
@@ -234,28 +273,34 @@ func (l *Ledger) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 		return nil, errors.New("not connected to NATS")
 	}
 	l.mu.Lock()
-	kv := l.kv
+	was, look := l.kv, l.kv == nil || l.doubt && time.Since(l.asked) > askAgain
+	if look && was != nil {
+		l.asked = time.Now()
+	}
 	l.mu.Unlock()
-	if kv != nil {
-		return kv, nil
+	if !look {
+		return was, nil
 	}
 	kv, err := ensure(ctx, l.conn.JetStream(), l.cfg)
+	if err != nil && was != nil {
+		return was, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.kv = kv
+	l.kv, l.doubt = kv, false
 	return kv, nil
 }
 
-// lostBy makes the next one look for the bucket again, or make it, if an error says
-// that somebody has deleted it.
-func (l *Ledger) lostBy(err error) {
+// heed notes an error that says that somebody has deleted the bucket, or that its
+// cluster has no leader: the next one looks for it, or makes it.
+func (l *Ledger) heed(err error) {
 	for _, gone := range []error{jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, nats.ErrNoResponders} {
 		if errors.Is(err, gone) {
 			l.mu.Lock()
-			l.kv = nil
+			l.doubt = true
 			l.mu.Unlock()
 			return
 		}
@@ -287,25 +332,27 @@ func ensure(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.
 	return kv, nil
 }
 
-// take returns what is remembered of a job. What comes on top of something else goes
-// with it: it must not do so twice, should the broker think that the job is lost and
-// give it to us once more.
-func (l *Ledger) take(j *job.Job) (memo, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// remembered is what could not be written of a job. The caller holds mu.
+func (l *Ledger) remembered(j *job.Job) (memo, bool) {
 	m, known := l.memory[key(j)]
-	if !known || m.Enqueued != j.Enqueued.UnixNano() {
+	if max(m.all.Enqueued, m.more.Enqueued) != j.Enqueued.UnixNano() { // of another job, if any
 		return memo{}, false
 	}
-	if m.unread {
-		delete(l.memory, key(j))
-	}
-	return m, true
+	return m, known
 }
 
-func (l *Ledger) remember(key string, m memo) {
+// rememberMore adds to it, and returns the sum.
+func (l *Ledger) rememberMore(j *job.Job, more entry) job.Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	m, _ := l.remembered(j)
+	m.more = m.more.plus(more)
+	l.remember(key(j), m)
+	return m.with(entry{}).record()
+}
+
+// remember keeps what could not be written. The caller holds mu.
+func (l *Ledger) remember(key string, m memo) {
 	if _, known := l.memory[key]; !known && len(l.memory) >= memorySize {
 		for victim := range l.memory { // any: better to forget one job's count than to grow
 			delete(l.memory, victim)
@@ -313,12 +360,6 @@ func (l *Ledger) remember(key string, m memo) {
 		}
 	}
 	l.memory[key] = m
-}
-
-func (l *Ledger) forget(key string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.memory, key)
 }
 
 // plainName is what a key of a bucket may be written with.

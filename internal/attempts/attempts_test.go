@@ -166,34 +166,62 @@ func TestLedger_whatCouldNotBeReadIsNotOverwritten(t *testing.T) {
 	other.Save(t.Context(), again(5), job.Record{Attempts: 4, Deferrals: 1, Errors: []string{"4th"}, LastStatus: 500})
 	down, cancel := context.WithCancel(t.Context())
 	cancel()
-
-	r := l.Load(down, again(6))
-	if want := (job.Record{Unread: true}); !cmp.Equal(r, want) {
-		t.Fatalf("got %+v, want %+v", r, want)
+	same := func(what string, got, want job.Record) {
+		t.Helper()
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
 	}
-	r.Started++
-	if r = l.Save(down, again(6), r); !r.Unread || r.Started != 1 {
-		t.Fatalf("got %+v of what could not be read yet", r)
-	}
-	r.Started, r.Attempts, r.Errors = 0, 1, []string{"5th"}
+	same("unknown", l.Load(down, again(6)), job.Record{Unread: true})
+	same("marked", l.Add(down, again(6), job.Record{Started: 1}), job.Record{Started: 1, Unread: true})
 	want := job.Record{Attempts: 5, Deferrals: 1, Errors: []string{"4th", "5th"}, LastStatus: 500}
-	if diff := cmp.Diff(want, l.Save(t.Context(), again(6), r)); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff(want, other.Load(t.Context(), again(7))); diff != "" {
-		t.Errorf("another replica: %s", diff)
-	}
+	same("read at last", l.Add(t.Context(), again(6), job.Record{Started: -1, Attempts: 1, Errors: []string{"5th"}}), want)
+	same("another replica", other.Load(t.Context(), again(7)), want)
 
-	// What cannot be written either counts once it can be.
-	r = l.Load(down, again(7))
-	r.Attempts++
-	l.Save(down, again(7), r)
+	l.Add(down, again(7), job.Record{Attempts: 1})
 	want.Attempts = 6
-	if diff := cmp.Diff(want, l.Load(t.Context(), again(8))); diff != "" {
-		t.Error(diff)
+	for range 2 { // it may be given back without a word
+		same("written late", l.Load(t.Context(), again(8)), want)
 	}
-	if diff := cmp.Diff(job.Record{Unread: true}, l.Load(down, again(8))); diff != "" {
-		t.Errorf("who comes at the same time counts it again: %s", diff)
+	same("remembered meanwhile", l.Load(down, again(8)), job.Record{
+		Attempts: 6, Deferrals: 1, Errors: []string{"4th", "5th"}, LastStatus: 500, Unread: true,
+	})
+	want.Attempts = 7
+	l.Save(t.Context(), again(8), want)
+	same("written", other.Load(t.Context(), again(9)), want)
+}
+
+// TestLedger_addsToTheLaterOfMemoryAndBucket, whether they can be reached or not.
+func TestLedger_addsToTheLaterOfMemoryAndBucket(t *testing.T) {
+	k := newKit(t)
+	down, cancel := context.WithCancel(t.Context())
+	cancel()
+	for n, c := range []struct {
+		memory, bucket, want job.Record
+	}{
+		{job.Record{Attempts: 5, Started: 1}, job.Record{Attempts: 1}, job.Record{Attempts: 6}},
+		{job.Record{Attempts: 1, Started: 1}, job.Record{Attempts: 7, Started: 2}, job.Record{Attempts: 8, Started: 1}},
+		{job.Record{Started: 3}, job.Record{Started: 2}, job.Record{Attempts: 1, Started: 2}}, // the mark could not be written
+	} {
+		for _, twice := range []bool{false, true} {
+			l := k.ledger()
+			j := again(9)
+			j.Sequence = uint64(10*n + 1)
+			if twice {
+				j.Sequence++
+			}
+			l.Save(t.Context(), j, c.bucket)
+			l.Save(down, j, c.memory)
+			if twice { // in vain, and again
+				l.Add(down, j, job.Record{Started: -1})
+				l.Add(down, j, job.Record{Attempts: 1})
+			} else {
+				l.Add(t.Context(), j, job.Record{Started: -1, Attempts: 1})
+			}
+			if got := l.Load(t.Context(), j); got.Started != c.want.Started || got.Attempts != c.want.Attempts {
+				t.Errorf("case %d, twice %v: %+v, want %+v", n, twice, got, c.want)
+			}
+		}
 	}
 }
 
@@ -221,9 +249,8 @@ func TestLedger_makesTheBucketAgainWhoeverNoticesFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 3; n <= 4; n++ {
-		r := l.Load(t.Context(), again(n))
-		r.Attempts++
-		l.Save(t.Context(), again(n), r)
+		l.Load(t.Context(), again(n))
+		l.Add(t.Context(), again(n), job.Record{Attempts: 1})
 	}
 	if got := k.ledger().Load(t.Context(), again(5)); got.Attempts != 2 {
 		t.Errorf("another replica knows of %d attempts, want the 2 since", got.Attempts)
@@ -234,16 +261,14 @@ func TestLedger_makesTheBucketAgainWhoeverNoticesFirst(t *testing.T) {
 func TestLedger_aMarkIsTakenBackAlone(t *testing.T) {
 	k := newKit(t)
 	l := k.ledger()
-	unmark := job.Record{Started: -1, Unread: true}
-	l.Save(t.Context(), again(3), unmark)
+	l.Add(t.Context(), again(3), job.Record{Started: -1})
 	if keys := k.keys(); len(keys) != 0 {
 		t.Errorf("%q were written of a job of which nothing is known", keys)
 	}
 	for _, want := range []job.Record{{Attempts: 2, Started: 1}, {Started: 1}, {}} {
-		was := want
-		was.Started++
-		l.Save(t.Context(), again(3), was)
-		l.Save(t.Context(), again(3), unmark)
+		l.Save(t.Context(), again(3), want)
+		l.Add(t.Context(), again(3), job.Record{Started: 1})
+		l.Add(t.Context(), again(3), job.Record{Started: -1})
 		if diff := cmp.Diff(want, k.ledger().Load(t.Context(), again(4))); diff != "" {
 			t.Error(diff)
 		}

@@ -150,9 +150,17 @@ func (m *memory) Load(_ context.Context, j *job.Job) job.Record {
 	return m.records[j.ID]
 }
 
-func (m *memory) Save(_ context.Context, j *job.Job, r job.Record) job.Record {
+func (m *memory) Save(_ context.Context, j *job.Job, r job.Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.records[j.ID] = r
+}
+
+func (m *memory) Add(_ context.Context, j *job.Job, since job.Record) job.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.records[j.ID]
+	r.Attempts, r.Deferrals, r.Started = r.Attempts+since.Attempts, r.Deferrals+since.Deferrals, r.Started+since.Started
 	m.records[j.ID] = r
 	return r
 }

@@ -58,7 +58,10 @@ type NoLedger struct{}
 func (NoLedger) Load(context.Context, *job.Job) job.Record { return job.Record{} }
 
 // Save implements Ledger.
-func (NoLedger) Save(_ context.Context, _ *job.Job, r job.Record) job.Record { return r }
+func (NoLedger) Save(context.Context, *job.Job, job.Record) {}
+
+// Add implements Ledger.
+func (NoLedger) Add(_ context.Context, _ *job.Job, since job.Record) job.Record { return since }
 
 // Forget implements Ledger.
 func (NoLedger) Forget(context.Context, *job.Job) {}

@@ -326,13 +326,20 @@ func (l *ledger) Load(_ context.Context, j *job.Job) job.Record {
 	return l.records[j.Key()]
 }
 
-func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) job.Record {
+func (l *ledger) Save(_ context.Context, j *job.Job, r job.Record) {
 	l.wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if was := l.records[j.Key()]; r.Unread {
-		r.Attempts, r.Started, r.Unread = r.Attempts+was.Attempts, r.Started+was.Started, false
-	}
+	l.records[j.Key()] = r
+	l.writes++
+}
+
+func (l *ledger) Add(_ context.Context, j *job.Job, since job.Record) job.Record {
+	l.wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.records[j.Key()]
+	r.Attempts, r.Deferrals, r.Started = r.Attempts+since.Attempts, r.Deferrals+since.Deferrals, r.Started+since.Started
 	l.records[j.Key()] = r
 	l.writes++
 	return r

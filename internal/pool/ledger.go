@@ -15,8 +15,10 @@ const ledgerErrors = 5
 // fail: what it cannot keep for all replicas it keeps for this one.
 type Ledger interface {
 	Load(ctx context.Context, j *job.Job) job.Record
-	// Save returns what is known then, which may be more than before.
-	Save(ctx context.Context, j *job.Job, r job.Record) job.Record
+	// Save writes down all that is known.
+	Save(ctx context.Context, j *job.Job, r job.Record)
+	// Add writes down what has happened since, and returns all that is known then.
+	Add(ctx context.Context, j *job.Job, since job.Record) job.Record
 	Forget(ctx context.Context, j *job.Job)
 }
 
@@ -28,40 +30,30 @@ func (p *Pool) mark(h *held) {
 		return
 	}
 	h.marked = true
-	h.record.Started++
-	h.record = p.deps.Ledger.Save(context.WithoutCancel(h.ctx), h.Job(), h.record)
+	h.record = p.deps.Ledger.Add(context.WithoutCancel(h.ctx), h.Job(), job.Record{Started: 1})
 }
 
 // note writes down what became of a delivery. A job that was given back unrun
-// is not worth the trouble: nothing is to be counted.
+// is not worth the trouble: nothing is to be counted. Several replicas may know of a
+// suspect, so that only what has changed is written of it.
 func (p *Pool) note(h *held, out job.Outcome) {
-	ctx := context.WithoutCancel(h.ctx)
-	if done := out.Action == job.Done || out.Action == job.Drop; !done && time.Now().After(h.LeaseUntil()) {
-		p.unmark(ctx, h)
-		return
-	}
-	switch out.Action {
-	case job.Done, job.Drop, job.DeadLetter:
-		if h.Job().Deliveries-h.aside > 1 || h.marked {
-			p.deps.Ledger.Forget(ctx, h.Job())
-		}
-	case job.Retry, job.Defer:
-		if out.Reason == job.Fairness { // as one that is released
-			return
-		}
-		p.deps.Ledger.Save(ctx, h.Job(), after(h.record, out, h.marked))
-	case job.Release, job.Park:
+	ctx, ledger := context.WithoutCancel(h.ctx), p.deps.Ledger
+	done := out.Action == job.Done || out.Action == job.Drop
+	again := out.Action == job.Retry || out.Action == job.Defer
+	switch {
+	case !done && time.Now().After(h.LeaseUntil()): // others know better
 		if h.marked {
-			p.deps.Ledger.Save(ctx, h.Job(), after(h.record, out, h.marked))
+			ledger.Add(ctx, h.Job(), job.Record{Started: -1})
 		}
-	}
-}
-
-// unmark takes back the mark of a run of a job that is somebody else's by now. What
-// else is known of it there is more than here.
-func (p *Pool) unmark(ctx context.Context, h *held) {
-	if h.marked {
-		p.deps.Ledger.Save(ctx, h.Job(), job.Record{Started: -1, Unread: true})
+	case done || out.Action == job.DeadLetter:
+		if h.Job().Deliveries-h.aside > 1 || h.marked {
+			ledger.Forget(ctx, h.Job())
+		}
+	case again && out.Reason == job.Fairness: // as one that is released
+	case h.marked || again && h.record.Unread:
+		ledger.Add(ctx, h.Job(), after(job.Record{}, out, h.marked))
+	case again:
+		ledger.Save(ctx, h.Job(), after(h.record, out, false))
 	}
 }
 

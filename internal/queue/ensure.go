@@ -209,8 +209,8 @@ func (p *puller) adopt(ctx context.Context, i *jetstream.ConsumerInfo) error {
 	if err != nil {
 		return err
 	}
-	if i.Paused {
-		notice = fmt.Sprintf("consumer %s of stream %s is paused for another %s: no job comes before", p.cfg.Consumer, p.cfg.Stream, i.PauseRemaining.Round(time.Second))
+	if until := pausedUntil(i); until != "" {
+		notice = fmt.Sprintf("consumer %s of stream %s is paused until %s: no job comes before", p.cfg.Consumer, p.cfg.Stream, until) // the filters matter later
 	}
 	if is.AckWait != p.AckWait() {
 		p.ackWait.Store(int64(is.AckWait))
@@ -224,6 +224,14 @@ func (p *puller) adopt(ctx context.Context, i *jetstream.ConsumerInfo) error {
 	p.turned = time.Time{}
 	p.remember(now, notice)
 	return nil
+}
+
+// pausedUntil is when somebody has said that a consumer goes on, "" if it does.
+func pausedUntil(i *jetstream.ConsumerInfo) string {
+	if !i.Paused || i.Config.PauseUntil == nil {
+		return ""
+	}
+	return i.Config.PauseUntil.UTC().Format(time.RFC3339)
 }
 
 // unfit tells why a consumer that somebody has made or changed cannot be used.

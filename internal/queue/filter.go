@@ -3,10 +3,15 @@ package queue
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/workerd/workerd/internal/job"
 )
 
 // SubjectCovers tells whether every subject that matches the inner filter
@@ -68,4 +73,29 @@ func (p *puller) checkFilters(ctx context.Context, is jetstream.ConsumerConfig) 
 			p.cfg.Consumer, p.cfg.Stream, strings.Join(waiting, ", "))
 	}
 	return notice, nil
+}
+
+// beheadedPause is the time until a job without its payload is looked at again.
+const beheadedPause = 30 * time.Second
+
+// beheaded tells whether the broker may have kept the payload back: it says how large
+// that is, after what the publisher may have written.
+func beheaded(m *nats.Msg) bool {
+	size := m.Header[nats.MsgSize]
+	return len(m.Data) == 0 && len(size) > 0 && size[len(size)-1] != "0"
+}
+
+// deliversAll asks whether the consumer does, and who wrote that header.
+func (p *puller) deliversAll() bool {
+	c, err := p.lookUp(p.conn.life)
+	return err == nil && !c.CachedInfo().Config.HeadersOnly
+}
+
+// refuse gives back a job that must not be run as it is: somebody has changed the
+// consumer, or made it anew.
+func (p *puller) refuse(d *delivery, why string, after time.Duration) {
+	p.conn.sayOnce(slog.LevelWarn, why, "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "subject", d.job.Subject)
+	_ = d.Settle(job.Nak, after) // a lost lease needs no hand-back
+	p.to.Returned(1)
+	p.suspect.Store(true)
 }

@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -34,6 +33,8 @@ const (
 	// firstRetry and longestRetry bound the wait after the broker refused a request.
 	firstRetry   = 100 * time.Millisecond
 	longestRetry = 5 * time.Second
+	// refusals in a row after which it is said: a leader that moves refuses one.
+	refusals = 6
 	// lookupTimeout bounds the first questions after the consumer. A cluster
 	// that has no leader yet never answers them, not even once it has one.
 	lookupTimeout = time.Second
@@ -66,7 +67,8 @@ type puller struct {
 	silent   int // questions after the consumer that went unanswered, in a row
 	backoff  time.Duration
 	resumeAt time.Time
-	refusal  string // why the broker gives no jobs, if it has said so again and again
+	refused  int    // requests in a row that the broker refused
+	refusal  string // why, if it has said so again and again
 }
 
 func (p *puller) run(ctx context.Context) {
@@ -193,14 +195,15 @@ func (p *puller) receive(m *nats.Msg) {
 	}
 	now := time.Now()
 	p.counted(meta.Sequence.Consumer, now)
+	p.backoff = 0
 	if current {
 		p.lastSeen = now
 		p.book.delivered()
+		p.accepted()
 	} else {
 		p.unheard(now)
 		p.book.straggler()
 	}
-	p.accepted()
 	p.job(m, meta, now)
 }
 
@@ -212,10 +215,6 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata, now time.Time) {
 	d := newDelivery(decode(m, meta, p.cfg), p.Source, m.Reply, sent)
 	if !p.takes(m.Subject) {
 		p.refuse(d, "a job of another subject was given back", 0)
-		return
-	}
-	if beheaded(m) {
-		p.refuse(d, "a job was given back, as it came without its payload: its consumer delivers headers only, or it has a header "+nats.MsgSize+" of its own", beheadedPause)
 		return
 	}
 	what, first := p.recent.arrive(d)
@@ -230,6 +229,10 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata, now time.Time) {
 		first.Extend()
 		p.to.Returned(1)
 	case fresh:
+		if beheaded(m) && !p.deliversAll() {
+			p.refuse(d, "a job was given back, as it came without its payload", beheadedPause)
+			return
+		}
 		// The broker keeps publication time + ack_wait as its deadline over a
 		// restart: without this sign of life an old job would be repeated then.
 		if now.Sub(d.job.Enqueued) > min(time.Second, d.ackWait/10) && now.Before(d.LeaseUntil()) {
@@ -237,26 +240,6 @@ func (p *puller) job(m *nats.Msg, meta *nats.MsgMetadata, now time.Time) {
 		}
 		p.to.Deliver(d, meta.NumPending)
 	}
-}
-
-// beheadedPause is the time until a job without its payload is looked at again. It
-// may never have one: headers are the publisher's.
-const beheadedPause = 30 * time.Second
-
-// beheaded tells whether the broker has kept the payload back.
-func beheaded(m *nats.Msg) bool {
-	size := m.Header.Get(nats.MsgSize)
-	return len(m.Data) == 0 && size != "" && size != "0"
-}
-
-// refuse gives back a job that must not be run as it is: somebody has changed the
-// consumer, or made it anew.
-func (p *puller) refuse(d *delivery, why string, after time.Duration) {
-	p.conn.sayOnce(slog.LevelWarn, why, "stream", p.cfg.Stream, "consumer", p.cfg.Consumer, "subject", d.job.Subject)
-	d.settled.Store(true)
-	p.conn.settler.settle(d.lease, job.Nak, after)
-	p.to.Returned(1)
-	p.suspect.Store(true)
 }
 
 func (p *puller) count(meta *nats.MsgMetadata, what verdict) {
@@ -292,19 +275,19 @@ func (p *puller) status(m *nats.Msg, code string) {
 		return
 	}
 	p.newEpoch(code+" "+description, p.nextBackoff())
-	if p.backoff == longestRetry { // a leader that moves says so once
+	if p.refused++; p.refused >= refusals {
 		p.refusal = fmt.Sprintf("the broker gives no jobs of consumer %s: %s %s", p.cfg.Consumer, code, description)
 	}
 	// No responders, or the consumer is gone, or the leader has moved.
 	p.ensured = false
 }
 
-// accepted notes that the broker keeps a request, or has answered it.
+// accepted notes that the broker keeps a request of this epoch, or has answered it.
 func (p *puller) accepted() {
-	p.backoff = 0
+	p.backoff, p.refused = 0, 0
 	if p.refusal != "" {
 		p.refusal = ""
-		p.report(true, "")
+		p.report(p.ensured, p.refusal)
 	}
 }
 

@@ -252,7 +252,7 @@ func TestSupervision_aJobWithoutItsPayloadIsNotRun(t *testing.T) {
 	cfg.HeadersOnly = true
 	_, err := k.js.UpdateConsumer(t.Context(), "JOBS", cfg)
 	k.do(err)
-	k.publish(3)
+	k.publishRaw("jobs.a", "NATS/1.0\r\nNats-Msg-Size: 0\r\n\r\n", "with a size of its own")
 	k.awaitFor("it says why", func() bool {
 		st := s.Stats()
 		return !st.Ready && strings.Contains(st.Problem, "delivers headers only") && said.times("came without its payload") == 1
@@ -260,11 +260,24 @@ func TestSupervision_aJobWithoutItsPayloadIsNotRun(t *testing.T) {
 	cfg.HeadersOnly = false
 	_, err = k.js.UpdateConsumer(t.Context(), "JOBS", cfg)
 	k.do(err)
+	k.awaitFor("it heals", func() bool { return s.Stats().Ready })
 	k.publish(1)
-	for _, d := range w.await(t, 1) { // the others wait for another look
+	for _, d := range w.await(t, 2) { // the other one waits for another look
 		if len(d.Job().Payload) == 0 {
 			t.Error("a job was run without its payload")
 		}
+	}
+}
+
+// TestSupervision_anEmptyJobThatNamesASizeIsRun: the broker has kept nothing back.
+func TestSupervision_anEmptyJobThatNamesASizeIsRun(t *testing.T) {
+	k := newKit(t)
+	conn, said := k.dialAs(queue.Config{})
+	_, w := k.working(conn)
+	k.publishRaw("jobs.a", "NATS/1.0\r\nNats-Msg-Size: 5\r\n\r\n", "")
+	w.await(t, 1)
+	if said.times("without its payload") != 0 {
+		t.Error("it was given back first")
 	}
 }
 

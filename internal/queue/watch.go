@@ -80,14 +80,15 @@ type settings struct {
 	ackWait                   time.Duration
 	maxDeliver, maxAckPending int
 	deliver, backoff, filters string
-	headersOnly, paused       bool
+	headersOnly               bool
+	paused                    string
 }
 
 func settingsOf(i *jetstream.ConsumerInfo) settings {
 	return settings{
 		created: i.Created.UnixNano(), ack: i.Config.AckPolicy, ackWait: i.Config.AckWait, deliver: i.Config.DeliverSubject,
 		maxDeliver: i.Config.MaxDeliver, maxAckPending: i.Config.MaxAckPending, backoff: fmt.Sprint(i.Config.BackOff),
-		filters: strings.Join(filtersOf(i.Config), " "), headersOnly: i.Config.HeadersOnly, paused: i.Paused,
+		filters: strings.Join(filtersOf(i.Config), " "), headersOnly: i.Config.HeadersOnly, paused: pausedUntil(i),
 	}
 }
 

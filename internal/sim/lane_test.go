@@ -224,12 +224,10 @@ func (s scribe) Load(ctx context.Context, j *job.Job) job.Record {
 	return rec
 }
 
-// Save implements pool.Ledger.
-func (s scribe) Save(ctx context.Context, j *job.Job, rec job.Record) job.Record {
-	rec = s.Ledger.Save(ctx, j, rec)
-	if rec.Unexplained(j.Deliveries) > 0 {
-		s.r.w.note("replica %d writes of %s, delivery %d: %+v", s.r.id, idOf(j.Payload), j.Deliveries, rec)
-	}
+// Add implements pool.Ledger.
+func (s scribe) Add(ctx context.Context, j *job.Job, since job.Record) job.Record {
+	rec := s.Ledger.Add(ctx, j, since)
+	s.r.w.note("replica %d adds to %s, delivery %d: %+v, which makes %+v", s.r.id, idOf(j.Payload), j.Deliveries, since, rec)
 	return rec
 }
 
