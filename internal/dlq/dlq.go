@@ -135,8 +135,9 @@ func (s *Store) client() *nats.Conn { return s.conn.JetStream().Conn() }
 const (
 	// answerWithin is how long the stream may take to answer before it is asked
 	// again: the answer may be lost with its leader. A fraction of most leases, as
-	// nobody knows whether the letter is stored when one ends meanwhile.
-	answerWithin = 2 * time.Second
+	// nobody knows whether the letter is stored when one ends meanwhile. A letter
+	// takes its time to be sent, too, at slowest bytes a second.
+	answerWithin, slowest = 2 * time.Second, 1 << 20
 	// electionPause is how long a stream without a leader is left alone.
 	electionPause = 250 * time.Millisecond
 )
@@ -180,7 +181,7 @@ func (s *Store) send(ctx context.Context, m *nats.Msg, id string) error {
 	if err := s.conn.AwaitConnected(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, answerWithin+time.Duration(m.Size())*time.Second/slowest)
 	defer cancel()
 	ack, err := s.conn.JetStream().PublishMsg(ctx, m, jetstream.WithMsgID(id), jetstream.WithExpectStream(s.cfg.Stream))
 	if err == nil && ack.Stream != s.cfg.Stream {
@@ -193,7 +194,7 @@ func (s *Store) send(ctx context.Context, m *nats.Msg, id string) error {
 // its cluster has no leader or the connection breaks.
 func unanswered(err error) bool {
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
-		return api.ErrorCode == codeUnavailable
+		return api.ErrorCode == codeUnavailable || api.ErrorCode == codeInProcess
 	}
 	return slices.ContainsFunc([]error{
 		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrDisconnected, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
@@ -205,6 +206,7 @@ const (
 	codeUnavailable     = 10008 // JSClusterNotAvailErr
 	codeMessageTooLarge = 10054 // JSStreamMessageExceedsMaximumErr
 	codeHeaderTooLarge  = 10097 // JSStreamHeaderExceedsMaximumErr
+	codeInProcess       = 10158 // JSStreamDuplicateMessageConflict: it was asked for before, and that has no answer yet
 )
 
 func tooLarge(err error) bool {

@@ -3,7 +3,6 @@ package pool
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/workerd/workerd/internal/job"
 )
@@ -41,7 +40,7 @@ func (p *Pool) note(h *held, out job.Outcome) {
 	done := out.Action == job.Done || out.Action == job.Drop
 	again := out.Action == job.Retry || out.Action == job.Defer
 	switch {
-	case !done && time.Now().After(h.LeaseUntil()): // others know better
+	case !done && h.leaseOver(): // others know better
 		if h.marked {
 			ledger.Add(ctx, h.Job(), job.Record{Started: -1})
 		}

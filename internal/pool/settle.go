@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/workerd/workerd/internal/job"
@@ -41,13 +42,20 @@ func (p *Pool) settle(h *held, out job.Outcome) (job.Outcome, error) {
 
 // bury stores the dead letter. If that fails the job goes back to the stream.
 func (p *Pool) bury(h *held, out job.Outcome) job.Outcome {
-	if time.Now().After(h.LeaseUntil()) { // somebody else may be running the job
-		return job.Outcome{Action: job.Release, Reason: job.LeaseLost, Tries: out.Tries, Last: out.Last, Err: job.ErrLeaseLost}
+	// Somebody else may be running the job then.
+	lost := job.Outcome{Action: job.Release, Reason: job.LeaseLost, Tries: out.Tries, Last: out.Last, Err: job.ErrLeaseLost}
+	if h.leaseOver() {
+		return lost
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), deadLetterPatience)
+	var watch sync.WaitGroup
+	defer watch.Wait()
 	defer cancel()
-	defer h.whenLost(cancel)() // or a job that somebody else has done meanwhile gets a dead letter
+	watch.Go(func() { h.untilLost(ctx); cancel() }) // or a job that somebody else has done meanwhile gets a dead letter
 	if err := h.lane.DeadLetters.Put(ctx, h.Job(), out, h.record); err != nil {
+		if h.leaseOver() {
+			return lost
+		}
 		after := deadLetterAgain
 		if errors.Is(err, job.ErrTooLarge) {
 			after = deadLetterSeldom
@@ -60,20 +68,19 @@ func (p *Pool) bury(h *held, out job.Outcome) job.Outcome {
 	return out
 }
 
-// whenLost calls f when the lease is over, unless it is stopped before.
-func (h *held) whenLost(f func()) (stop func() bool) {
-	var timer *time.Timer
-	ready := make(chan struct{}) // closed when there is a timer to be set again
-	timer = time.AfterFunc(time.Until(h.LeaseUntil()), func() {
-		<-ready
-		if left := time.Until(h.LeaseUntil()); left > 0 { // it was extended
-			timer.Reset(left)
+func (h *held) leaseOver() bool { return !time.Now().Before(h.LeaseUntil()) }
+
+// untilLost waits until the lease is over, however often it is extended meanwhile.
+func (h *held) untilLost(ctx context.Context) {
+	for !h.leaseOver() {
+		timer := time.NewTimer(time.Until(h.LeaseUntil()))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
 			return
 		}
-		f()
-	})
-	close(ready)
-	return timer.Stop
+	}
 }
 
 func verbOf(out job.Outcome) (job.Verb, time.Duration) {

@@ -32,7 +32,7 @@
 //	I10 nothing starts in a drain, and it ends in time                                   checkDrains, replica.drain
 //	I11 received is settled and in hand, at every look                                   balance
 //	I12 one dead letter, which is the job, with none of its commands; poison has reasons checkEnds, checkLetter, checkPoison
-//	I13 what was done twice has a fault that explains it                                 explained, twiceBySame
+//	I13 what was done twice has a fault that explains it                                 explanations, twiceBySame
 //	I14 no more in hand than there is room for, jobs and bytes                           lane.checkRoom
 //	I15 within a priority nobody overtakes                                               checkOrder
 //	I16 the stream is empty some minutes after everything was healed                     heal

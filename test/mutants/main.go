@@ -73,7 +73,7 @@ func run(ctx context.Context) error {
 			if n == 0 && control {
 				if how, err := l.simulate(ctx); !errors.Is(err, errSurvived) {
 					mu.Lock()
-					errs = append(errs, fmt.Errorf("control, with no fault planted: %s", how))
+					errs = append(errs, errors.Join(fmt.Errorf("control, with no fault planted: %s", how), err))
 					mu.Unlock()
 				}
 			}
