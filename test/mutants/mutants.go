@@ -75,7 +75,7 @@ func mutants() []mutant {
 		{"judge: a retry comes at once", judge, "return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after,", "return job.Outcome{Action: job.Retry, Reason: a.Last.Reason, After: after / 1000,"},
 		{"ledger: attempts are not counted", ledger, "r.Attempts++", "r.Deferrals++"},
 		{"ledger: nothing is written down", ledger, "case again && out.Reason == job.Fairness:", "case again:"},
-		{"ledger: what cannot be read is taken for none", records, "sum := m.with(stored).plus(more)", "sum := more"},
+		{"ledger: what cannot be read is taken for none", records, "sum := m.with(stored).plus(more)", "sum := m.with(more)"},
 		{"settle: acked before it runs", puller, "		p.to.Deliver(d, meta.NumPending)", "		p.conn.settler.settle(d.lease, job.Ack, 0); p.to.Deliver(d, meta.NumPending)"},
 		{"dead letter: ended before it is stored", settle, "		out = p.bury(h, out)", "		go p.bury(h, out)"},
 		{"dead letter: not stored", settle, "if out.Action == job.DeadLetter {", "if out.Action == job.Park {"},
