@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,8 +49,23 @@ type realBroker struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 
-	mu sync.Mutex
-	s  *server.Server // nil while it is down
+	mu     sync.Mutex
+	s      *server.Server // nil while it is down
+	closed *atomic.Bool   // what is sent to it is not heard any more
+}
+
+// doorConn is a connection to a server that closes for the day.
+type doorConn struct {
+	net.Conn
+	closed *atomic.Bool
+}
+
+// Write loses what is sent to a server that is closed.
+func (c doorConn) Write(p []byte) (int, error) {
+	if c.closed.Load() {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
 }
 
 func newRealBroker(t *testing.T, dir string) *realBroker {
@@ -86,7 +102,7 @@ func (b *realBroker) start() {
 		b.t.Fatal("the broker does not start")
 	}
 	b.mu.Lock()
-	b.s = s
+	b.s, b.closed = s, new(atomic.Bool)
 	b.mu.Unlock()
 }
 
@@ -96,12 +112,17 @@ func (b *realBroker) stop() {
 	b.shutdown()
 }
 
+// shutdown ends the server once it has done what it was asked for. It sleeps for a
+// moment with a lock held, and whoever waits for a lock keeps time in a bubble from
+// moving.
 func (b *realBroker) shutdown() {
 	b.mu.Lock()
 	s := b.s
 	b.s = nil
 	b.mu.Unlock()
 	if s != nil {
+		b.closed.Store(true)
+		pause(context.Background(), time.Millisecond)
 		s.Shutdown()
 		s.WaitForShutdown()
 	}
@@ -118,12 +139,16 @@ var errDown = errors.New("broker is down")
 // InProcessConn implements nats.InProcessConnProvider.
 func (b *realBroker) InProcessConn() (net.Conn, error) {
 	b.mu.Lock()
-	s := b.s
+	s, closed := b.s, b.closed
 	b.mu.Unlock()
 	if s == nil {
 		return nil, errDown
 	}
-	return s.InProcessConn()
+	c, err := s.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	return doorConn{c, closed}, nil
 }
 
 func (b *realBroker) store(ctx context.Context, m *nats.Msg) error {
