@@ -225,13 +225,20 @@ func TestLedger_addsToTheLaterOfMemoryAndBucket(t *testing.T) {
 	}
 }
 
+// bereft is a ledger whose bucket somebody has deleted.
+func (k *kit) bereft() *attempts.Ledger {
+	k.t.Helper()
+	l := k.ledger()
+	l.Save(k.t.Context(), again(2), job.Record{Attempts: 1})
+	if err := k.js.DeleteKeyValue(k.t.Context(), "WORKERD_ATTEMPTS"); err != nil {
+		k.t.Fatal(err)
+	}
+	return l
+}
+
 func TestLedger_makesTheBucketAgainWhenItWasDeleted(t *testing.T) {
 	k := newKit(t)
-	l := k.ledger()
-	l.Save(t.Context(), again(2), job.Record{Attempts: 1})
-	if err := k.js.DeleteKeyValue(t.Context(), "WORKERD_ATTEMPTS"); err != nil {
-		t.Fatal(err)
-	}
+	l := k.bereft()
 	l.Save(t.Context(), again(3), job.Record{Attempts: 2}) // notices
 	l.Save(t.Context(), again(4), job.Record{Attempts: 3})
 	if got := k.ledger().Load(t.Context(), again(5)); got.Attempts != 3 {
@@ -243,11 +250,7 @@ func TestLedger_makesTheBucketAgainWhenItWasDeleted(t *testing.T) {
 // before anything is written.
 func TestLedger_makesTheBucketAgainWhoeverNoticesFirst(t *testing.T) {
 	k := newKit(t)
-	l := k.ledger()
-	l.Save(t.Context(), again(2), job.Record{Attempts: 1})
-	if err := k.js.DeleteKeyValue(t.Context(), "WORKERD_ATTEMPTS"); err != nil {
-		t.Fatal(err)
-	}
+	l := k.bereft()
 	for n := 3; n <= 4; n++ {
 		l.Load(t.Context(), again(n))
 		l.Add(t.Context(), again(n), job.Record{Attempts: 1})

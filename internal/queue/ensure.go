@@ -31,7 +31,7 @@ func (c *Conn) EnsureStream(ctx context.Context, name string, cfg StreamConfig) 
 		s, err = c.js.CreateStream(ctx, want)
 		if err == nil {
 			c.log.Info("created the stream", "stream", name, "subjects", cfg.Subjects)
-			want = s.CachedInfo().Config
+			want = s.CachedInfo().Config // it differs from nothing
 		}
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // lost a race with another replica
 			s, err = c.js.Stream(ctx, name)

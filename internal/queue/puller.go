@@ -195,7 +195,6 @@ func (p *puller) receive(m *nats.Msg) {
 	}
 	now := time.Now()
 	p.counted(meta.Sequence.Consumer, now)
-	p.backoff = 0
 	if current {
 		p.lastSeen = now
 		p.book.delivered()
@@ -203,6 +202,7 @@ func (p *puller) receive(m *nats.Msg) {
 	} else {
 		p.unheard(now)
 		p.book.straggler()
+		p.backoff = 0
 	}
 	p.job(m, meta, now)
 }
@@ -285,9 +285,12 @@ func (p *puller) status(m *nats.Msg, code string) {
 // accepted notes that the broker keeps a request of this epoch, or has answered it.
 func (p *puller) accepted() {
 	p.backoff, p.refused = 0, 0
-	if p.refusal != "" {
-		p.refusal = ""
-		p.report(p.ensured, p.refusal)
+	if p.refusal == "" {
+		return
+	}
+	p.refusal = ""
+	if p.ensured { // else there is another reason, and it is said
+		p.report(true, "")
 	}
 }
 
