@@ -71,6 +71,7 @@ func TestSupervision_nothingIsCountedAsLostThatWasDone(t *testing.T) {
 		k.flush(c)
 		k.broker.Restart()
 	}
+	k.answers()
 	k.awaitFor("all are done", func() bool { return k.left() == 0 })
 	k.awaitFor("the source is ready", func() bool { return s.Stats().Ready })
 	for range 3 {

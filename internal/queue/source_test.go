@@ -57,10 +57,16 @@ func (k *kit) dial() *queue.Conn {
 	return c
 }
 
+// answers waits for the broker: what is written into a connection whose server has
+// just stopped is gone.
+func (k *kit) answers() {
+	k.t.Helper()
+	k.awaitFor("the broker answers", func() bool { return k.js.Conn().FlushTimeout(time.Second) == nil })
+}
+
 func (k *kit) publish(n int) {
 	k.t.Helper()
-	// What is written into a connection whose server has just stopped is gone.
-	k.awaitFor("the broker answers", func() bool { return k.js.Conn().FlushTimeout(time.Second) == nil })
+	k.answers()
 	for i := range n {
 		if _, err := k.js.Publish(k.t.Context(), "jobs.a", fmt.Appendf(nil, "%d", i)); err != nil {
 			k.t.Fatal(err)
